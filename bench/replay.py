@@ -78,7 +78,7 @@ async def ours(url: str, size: int) -> int:
     nc = QuickClient()
     await nc.connect(url)
     read = known = 0
-    async for batch in follow(nc, 0):
+    async for batch in follow(nc, 0, event_keys=None):
         known += sum(not isinstance(recorded.event, Foreign) for recorded in batch)
         read += len(batch)
         if read >= size:

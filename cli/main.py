@@ -20,6 +20,7 @@ from cli.commands import (
     events,
     guest,
     image,
+    keys,
     log,
     parked,
     refusals,
@@ -172,6 +173,7 @@ parked.register(app)
 refusals.register(app)
 status.register(app, USE)
 vault.register(app)
+keys.register(app)
 views.register(app)
 
 

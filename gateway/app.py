@@ -1,9 +1,11 @@
 """Makes a gateway: opens its connections, and closes them at the end."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from eventstore.log.keyring import Keyring, NoKeyring
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import Parking
 from gateway.access import oidc, pepper
@@ -39,17 +41,20 @@ ENDING = 3.0
 async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """A gateway with its connections. Waits for the bus, but not for Postgres or the log.
 
-    Raises BadTokens, BadIssuer.
+    Raises BadTokens, BadIssuer, BadKeyring.
     """
     tokens = TokensFile(settings.tokens_file)
     tokens.load()
     issuer = oidc.opened(settings)
     keys = pepper.load(settings.pepper_path)
+    event_keys = Keyring(settings.event_keys_path)
+    with contextlib.suppress(NoKeyring):  # handlers create them; until then the log cannot be read
+        event_keys.ready()
     nc = await bus.connect(settings, "gateway")
     pool = database.pool(settings.postgres_dsn, "gateway")
     by_tls = settings.tls_cert is not None or settings.tls_proxy
     heartbeats = Heartbeats(settings.clock_offset_seconds)
-    store = EventStore(nc)
+    store = EventStore(nc, event_keys)
     changed = asyncio.Event()
     directory = Directory(nc, store, settings.identity_seconds, changed)
     uses = Uses(nc, heartbeats.malformed)

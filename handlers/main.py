@@ -13,6 +13,7 @@ from domain.placement import Policy
 from eventstore.documents import Documents
 from eventstore.integrity.checkpoints import public_keys, public_path, signing_key
 from eventstore.integrity.notary import Notary
+from eventstore.log.keyring import Keyring, begin
 from eventstore.log.store import EventStore, Unavailable
 from eventstore.parking.parking import Parking
 from eventstore.vault.keystore import adopt
@@ -58,6 +59,7 @@ class Parts:
     """The parts of the process."""
 
     nc: Client
+    keys: Keyring
     world: World
     commands: CommandLoop
     turns: Turns
@@ -77,7 +79,8 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     await streams.ensure_all(js, settings.nats_replicas)
     await patiently("the vault", lambda: adopt(nc), (*PASSING, Unavailable))
     world = World()
-    store = EventStore(nc, frontier=world.frontier)
+    keys = await patiently("the log", lambda: begin(settings.event_keys_path, EventStore(nc)), (*PASSING, Unavailable))
+    store = EventStore(nc, keys, frontier=world.frontier)
     parking = Parking(nc)
     vault = Vault.of(nc, settings.master_key_path)
     key = settings.home / "checkpoint.key"
@@ -86,7 +89,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     turns = Turns(commands.in_flight)
     malformed = commands.health.malformed
     liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc)
-    notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking)
+    notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking, keys)
     dispatcher = Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url, store, parking)
     in_use = partial(digests_in_use, world)
     kept = ImageStore(settings.home / "image-store", int(settings.image_store_gib * 1024**3), in_use)
@@ -110,6 +113,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     leases = Leases(Documents(nc, subjects.LEASES), partial(newest_lease, store))
     return Parts(
         nc=nc,
+        keys=keys,
         world=world,
         commands=commands,
         turns=turns,
@@ -166,10 +170,10 @@ async def serve(settings: HandlersSettings) -> None:
         essential = await stack.enter_async_context(Essential())
         essential.start("bus", nc.until_ended())
         parts = await essential.during(assemble(settings, nc, process))
-        store = EventStore(nc)
+        store = EventStore(nc, parts.keys)
         essential.start("malformed messages", parts.world.malformed.run(parts.parking))
         essential.start("parked", parts.parking.keep_count())
-        essential.start("world", parts.world.follow(nc, parts.turns))
+        essential.start("world", parts.world.follow(nc, parts.turns, parts.keys))
         await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
         log.info("world read", position=parts.world.position)
         essential.start("wanted documents", parts.dispatcher.notice(nc))

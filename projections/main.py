@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from domain.contract import RoleProcess, RoleStatus
+from eventstore.log.keyring import Keyring, NoKeyring
 from eventstore.vault.vault import Vault
 from projections import database
 from projections.guest_answers import GuestAnswers
@@ -42,7 +43,7 @@ async def keep(settings: ProjectionsSettings) -> None:
     """Run the runner and the answers until cancelled or one of them fails."""
     nc = await bus.connect(settings, "projections")
     pool = database.pool(settings.postgres_dsn, "guest-answers", size=4)
-    path = settings.master_key_path
+    path, keys = settings.master_key_path, Keyring(settings.event_keys_path)
 
     async def opened() -> Vault:
         try:
@@ -52,12 +53,16 @@ async def keep(settings: ProjectionsSettings) -> None:
                 raise CannotRun(sentence(error)) from error
             raise
 
+    async def ready() -> None:
+        keys.ready()
+
     try:
         await pool.open()
         # Handlers make the file if this process may only read its folder. A full disk may get free space.
         vault = await patiently(f"the master key {path}", opened, (OSError,))
+        await patiently(f"the event keys {keys.path}", ready, (NoKeyring,))
         position = Position()
-        runner = Runner(nc, settings.postgres_dsn, vault, position)
+        runner = Runner(nc, settings.postgres_dsn, vault, position, event_keys=keys)
         answers = GuestAnswers(nc, pool, vault, position)
         process, began = RoleProcess.model_validate(this(), from_attributes=True), datetime.now(UTC)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from nats.aio.client import Client
 
+from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore
 from projections import compare, copies, database, reached, upgrade
 from projections.books import MODELS
@@ -43,7 +44,9 @@ class Comparison:
         return tuple(each.table for each in self.tables)
 
 
-async def verify(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebula_verify") -> Comparison:
+async def verify(
+    nc: Client, dsn: str, secrets: Secrets, event_keys: EventKeys | None = None, *, schema: str = "nebula_verify"
+) -> Comparison:
     """Compare the live read models with a replay of the log up to their position. The live copy can be used meanwhile.
 
     Read models of another version are not compared: then `schema_version` differs. Raises Busy and Replaced.
@@ -61,7 +64,7 @@ async def verify(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebul
             await copies.make(replayed, MODELS, schema)
             same = await upgrade.where(live, MODELS, SCHEMA) is Standing.SAME
             if same:
-                await Runner(nc, dsn, secrets, Position(), MODELS).follow(replayed, position)
+                await Runner(nc, dsn, secrets, Position(), MODELS, event_keys).follow(replayed, position)
             tables = None if same else ("schema_version",)
             found = await compare.differing(live, SCHEMA, replayed, schema, tables, excused(Session(replayed, secrets)))
             rows = await counted(live) if same else 0
@@ -73,9 +76,9 @@ async def verify(nc: Client, dsn: str, secrets: Secrets, *, schema: str = "nebul
     return Comparison(position, rows, tuple(sorted(found, key=lambda each: order.get(each.table, len(order)))))
 
 
-async def rebuild(nc: Client, dsn: str, secrets: Secrets) -> int:
+async def rebuild(nc: Client, dsn: str, secrets: Secrets, event_keys: EventKeys | None = None) -> int:
     """Replace the live read models by a replay of the whole log; the position that the new ones reflect."""
-    runner = Runner(nc, dsn, secrets, Position())
+    runner = Runner(nc, dsn, secrets, Position(), event_keys=event_keys)
     async with await database.connect(dsn, "rebuild") as conn:
         await upgrade.replace(conn, dsn, MODELS, runner.replay, end=EventStore(nc).last_position)
         return await database.checkpoint(conn)

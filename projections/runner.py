@@ -22,6 +22,7 @@ from psycopg import errors
 from eventstore.log.envelope import Recorded
 from eventstore.log.follow import follow
 from eventstore.log.judge import first_line
+from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore, Unavailable
 from eventstore.parking.parking import Parking
 from eventstore.vault.vault import VaultUnavailable
@@ -105,7 +106,15 @@ def may_pass(error: Exception) -> bool:
 class Runner:
     """Updates the live read models. `position` is the log position that others in this process can wait for."""
 
-    def __init__(self, nc: Client, dsn: str, secrets: Secrets, position: Position, models: Models = MODELS) -> None:
+    def __init__(
+        self,
+        nc: Client,
+        dsn: str,
+        secrets: Secrets,
+        position: Position,
+        models: Models = MODELS,
+        event_keys: EventKeys | None = None,
+    ) -> None:
         self._models = models
         self._replays = False
         self._complaint = ""
@@ -114,6 +123,7 @@ class Runner:
         self.failing_since: datetime | None = None
         self.last_success: datetime | None = None
         self._nc = nc
+        self._event_keys = event_keys
         self._parking = Parking(nc)
         self._dsn = dsn
         self._secrets = secrets
@@ -159,7 +169,7 @@ class Runner:
 
     def replay(self, models: Models) -> upgrade.Replay:
         """A function that applies the log to a copy that has these read models."""
-        return Runner(self._nc, self._dsn, self._secrets, Position(), models).follow
+        return Runner(self._nc, self._dsn, self._secrets, Position(), models, self._event_keys).follow
 
     async def follow(self, conn: Connection, until: int | None = None) -> None:
         """Apply the log from the checkpoint on, for ever or up to and including position `until`.
@@ -180,7 +190,7 @@ class Runner:
             return
         if after >= end:
             self.failing_since = None
-        async with contextlib.aclosing(follow(self._nc, after)) as batches:
+        async with contextlib.aclosing(follow(self._nc, after, event_keys=self._event_keys)) as batches:
             async for batch in batches:
                 selected = [r for r in batch if until is None or r.position <= until]
                 if not selected:

@@ -221,7 +221,16 @@ class Oidc(Common):
     oidc_ca_file: Path | None = None
 
 
-class GatewaySettings(Database, Listening, Oidc):
+class Keyed(Common):
+    #: file with the keys of the events' MACs; handlers create it at their first start, all readers of the log need it
+    event_keys_file: Path | None = None
+
+    @property
+    def event_keys_path(self) -> Path:
+        return self.event_keys_file or self.home / "event.keys"
+
+
+class GatewaySettings(Database, Listening, Oidc, Keyed):
     #: address and port of the HTTP API
     http_host: Annotated[str, AfterValidator(_host)] = "127.0.0.1"
     http_port: int = Field(default=8700, ge=0, le=65535)
@@ -254,7 +263,7 @@ class GatewaySettings(Database, Listening, Oidc):
         return self.pepper_file or self.home / "pepper.key"
 
 
-class HandlersSettings(Vaulted):
+class HandlersSettings(Vaulted, Keyed):
     #: GiB of checked images that are stored for nodes, in addition to those that VMs were made from; 0 for no limit
     image_store_gib: float = Field(default=50.0, ge=0)
     #: number of virtual CPUs that may be reserved per CPU of a host
@@ -275,7 +284,7 @@ class HandlersSettings(Vaulted):
     max_deliver: int = Field(default=10, ge=1, le=1000)
 
 
-class ProjectionsSettings(Database, Vaulted):
+class ProjectionsSettings(Database, Vaulted, Keyed):
     pass
 
 

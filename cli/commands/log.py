@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from eventstore.integrity.checkpoints import Keys
     from eventstore.integrity.verify import Report
-    from runtime.settings import Common
+    from eventstore.log.keyring import Keyring
+    from runtime.settings import Common, Keyed
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Common")
@@ -34,6 +35,13 @@ LOG = "The log"
 Format = Annotated[Output | None, typer.Option("--output", "-o", help="For people, or for programs.")]
 Key = Annotated[
     Path | None, typer.Option("--key", help="The public keys to trust (checkpoint.pub in NEBULA_HOME).", metavar="FILE")
+]
+EventKeysFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="The keys of the events' MACs (event.keys in NEBULA_HOME). Without the file, no MAC is checked.",
+        metavar="FILE",
+    ),
 ]
 NoKey = Annotated[bool, typer.Option("--no-key", help="Do not check signatures.")]
 Foreign = Annotated[
@@ -61,19 +69,26 @@ def verify_log(
     against: Annotated[
         Path | None, typer.Option(help="An earlier export, to find where the log differs from it.", metavar="FILE")
     ] = None,
+    event_keys: EventKeysFile = None,
     format_: Format = None,
 ) -> None:
-    """Check the whole log: chains, versions, positions, types, checkpoints. Exit status 1 if something is wrong."""
+    """Check the whole log: chains, versions, positions, types, MACs, checkpoints. Exit status 1 if one is wrong."""
     from eventstore.integrity import audit
 
-    settings = local(context, _common())
+    settings = local(context, _keyed())
+    ring = _event_keys(settings, event_keys)
     keys = _keys(settings, key, no_key)
     if against is not None:
         readable(against)
 
     async def work(nc: "Client") -> "Report":
         return await audit.verify_log(
-            nc, keys=keys, foreign=foreign or (), against=against, progress=_Progress("verified")
+            nc,
+            keys=keys,
+            foreign=foreign or (),
+            against=against,
+            progress=_Progress("verified"),
+            event_keys=ring,
         )
 
     _print(on_bus(settings, work), wants_json(context, format_), signatures=keys is not None, against=against)
@@ -89,14 +104,18 @@ def verify_file(
     allow_unsigned: Annotated[
         bool, typer.Option("--allow-unsigned", help="Accept events after the last checkpoint.")
     ] = False,
+    event_keys: EventKeysFile = None,
     format_: Format = None,
 ) -> None:
     """Check an exported file. It needs only the file and the public key, no server."""
     from eventstore.integrity.archive import verify_file
 
-    keys = _keys(local(context, _common()), key, no_key)
+    settings = local(context, _keyed())
+    keys, ring = _keys(settings, key, no_key), _event_keys(settings, event_keys)
     try:
-        report = verify_file(readable(file), keys=keys, foreign=foreign or (), signed=not allow_unsigned)
+        report = verify_file(
+            readable(file), keys=keys, foreign=foreign or (), signed=not allow_unsigned, event_keys=ring
+        )
     except OSError as error:
         raise Usage(sentence(error, file)) from error
     _print(report, wants_json(context, format_), signatures=keys is not None)
@@ -116,18 +135,20 @@ def export(
     from eventstore.integrity.checkpoints import signing_key
     from eventstore.integrity.notary import Disagrees, Notary
 
-    settings = local(context, _common())
-    key_file = settings.home / "checkpoint.key"
+    settings = local(context, _keyed())
+    key_file, ring = settings.home / "checkpoint.key", _event_keys(settings, None)
     part = writable(file).with_name(f"{file.name}.part")
 
     async def work(nc: "Client") -> transfer.Exported:
         if to is None and key_file.exists():
             try:
-                await Notary(nc, signing_key(key_file)).step()
+                await Notary(nc, signing_key(key_file), event_keys=ring).step()
             except Disagrees as error:
                 note(f"warning: not signed: {error}")
         with part.open("wb") as target:
-            return await transfer.export(nc, target, after=after, to=to, progress=_Progress("exported"))
+            return await transfer.export(
+                nc, target, after=after, to=to, progress=_Progress("exported"), event_keys=ring
+            )
 
     try:
         done = on_bus(settings, work)
@@ -150,19 +171,26 @@ def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An export of a whole log.")],
     key: Key = None,
     no_key: NoKey = False,
+    event_keys: EventKeysFile = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue a restore that was interrupted.")] = False,
     format_: Format = None,
 ) -> None:
     """Restore a log into an empty server, every event at its position. Stop all roles first."""
     from eventstore.integrity import transfer
 
-    settings = local(context, _common())
-    keys = _keys(settings, key, no_key)
+    settings = local(context, _keyed())
+    keys, ring = _keys(settings, key, no_key), _event_keys(settings, event_keys)
     readable(file)
 
     async def work(nc: "Client") -> "Report":
         return await transfer.restore(
-            nc, file, keys=keys, replicas=settings.nats_replicas, resume=resume, progress=_Progress("restored")
+            nc,
+            file,
+            keys=keys,
+            replicas=settings.nats_replicas,
+            resume=resume,
+            progress=_Progress("restored"),
+            event_keys=ring,
         )
 
     try:
@@ -217,6 +245,7 @@ def _print(
         output.line(f"{report.what}: positions {report.first} to {report.last}")
         output.line(f"{report.events} events of {report.aggregates} aggregates, {report.checkpoints} checkpoints")
         output.line(f"signed up to position {report.proven}" if signatures else "signatures were not checked")
+        output.line("MACs of the events were checked" if report.macs_checked else "MACs of the events were not checked")
         output.line(f"digest {report.digest}")
         if against is not None:
             output.line(f"compared with {against}, event by event")
@@ -227,10 +256,25 @@ def _print(
         raise CliError(f"{count} finding{'s' if count > 1 else ''}: see the findings above and docs/integrity.md")
 
 
-def _common() -> "type[Common]":
-    from runtime.settings import Common
+def _keyed() -> "type[Keyed]":
+    from runtime.settings import Keyed
 
-    return Common
+    return Keyed
+
+
+def _event_keys(settings: "Keyed", file: Path | None) -> "Keyring | None":
+    """The keys of the events' MACs; None if the file was not named and does not exist. Raises Usage."""
+    from eventstore.log.keyring import BadKeyring, Keyring, NoKeyring
+
+    path = file or settings.event_keys_path
+    if file is None and not path.exists():
+        return None
+    ring = Keyring(path)
+    try:
+        ring.ready()
+    except (BadKeyring, NoKeyring, OSError) as error:
+        raise Usage(str(error)) from error
+    return ring
 
 
 def _keys(settings: "Common", file: Path | None, no_key: bool) -> "Keys | None":

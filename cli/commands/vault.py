@@ -40,20 +40,21 @@ def reveal(
     format_: Format = None,
 ) -> None:
     """Print the user-data of a VM. If the VM is deleted, nobody can read its user-data any more."""
-    from runtime.settings import Vaulted
+    from runtime.settings import ProjectionsSettings
 
-    settings = local(context, Vaulted)
+    settings = local(context, ProjectionsSettings)
     if not settings.master_key_path.exists():
         raise Usage(f"there is no master key at {settings.master_key_path}: run this on a host that has it")
     moment = _moment(at)
 
     async def work(nc: "Client") -> "tuple[Sealed | None, bytes | Erasure]":
         from domain.vm import evolve
+        from eventstore.log.keyring import Keyring
         from eventstore.log.store import EventStore
         from eventstore.vault.vault import Vault
         from runtime import subjects
 
-        store = EventStore(nc)
+        store = EventStore(nc, Keyring(settings.event_keys_path))
         try:
             found = await store.read(0, subjects.events(kind="vm", id_=vm), 1)
         except ValueError as error:

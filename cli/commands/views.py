@@ -34,6 +34,7 @@ def register(app: typer.Typer) -> None:
 @verify.command("views")
 def verify_views(context: typer.Context, format_: Format = None) -> None:
     """Replay the log into a copy of the read models and compare every column. Exit status 1 if they differ."""
+    from eventstore.log.keyring import Keyring
     from eventstore.vault.vault import Vault
     from projections.rebuild import verify as compare
 
@@ -42,7 +43,7 @@ def verify_views(context: typer.Context, format_: Format = None) -> None:
     async def work(nc: "Client") -> "Comparison":
         vault = Vault.of(nc, settings.master_key_path)
         with reachable(settings.postgres_dsn):
-            return await compare(nc, settings.postgres_dsn, vault)
+            return await compare(nc, settings.postgres_dsn, vault, Keyring(settings.event_keys_path))
 
     found = on_bus(settings, work)
     if wants_json(context, format_):
@@ -83,6 +84,7 @@ def lines(found: "Comparison") -> Iterator[str]:
 
 def rebuild(context: typer.Context, format_: Format = None) -> None:
     """Replay the log into new read models and replace the live ones by them, without an interruption."""
+    from eventstore.log.keyring import Keyring
     from eventstore.vault.vault import Vault
     from projections.rebuild import rebuild as replace
 
@@ -91,7 +93,7 @@ def rebuild(context: typer.Context, format_: Format = None) -> None:
     async def work(nc: "Client") -> int:
         vault = Vault.of(nc, settings.master_key_path)
         with reachable(settings.postgres_dsn):
-            return await replace(nc, settings.postgres_dsn, vault)
+            return await replace(nc, settings.postgres_dsn, vault, Keyring(settings.event_keys_path))
 
     position = on_bus(settings, work)
     if wants_json(context, format_):

@@ -6,20 +6,24 @@ checkpoints detect intentional changes. Archives are read as a stream; only one 
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic import ValidationError
 
 from eventstore.integrity.checkpoints import Checkpoint, Keys, LogDigest
+from eventstore.integrity.excluded import Excluded
 from eventstore.integrity.verify import Finding, Report, Verifier
 from eventstore.log.envelope import Raw, Recorded
+from eventstore.log.macs import EventKeys
 from eventstore.log.received import own
 from runtime import subjects
 from runtime.bus.headers import parsed
@@ -70,7 +74,7 @@ class Writer:
         self.events += 1
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
-        self._write({"kind": "checkpoint", **checkpoint.model_dump(mode="json")})
+        self._write({"kind": "checkpoint", **checkpoint.model_dump(mode="json", exclude_none=True)})
         self.checkpoints += 1
 
     def close(self) -> None:
@@ -209,21 +213,46 @@ def header_of(first: Line | None) -> LogDigest:
         raise BadArchive(f"the archive's header is damaged: {error!r}") from error
 
 
-def verify_file(path: Path, *, keys: Keys | None, foreign: Sequence[str] = (), signed: bool = True) -> Report:
+def verify_file(
+    path: Path,
+    *,
+    keys: Keys | None,
+    foreign: Sequence[str] = (),
+    signed: bool = True,
+    event_keys: EventKeys | None = None,
+) -> Report:
     """Verify an archive without a server.
 
     With `keys`, each event must be covered by a checkpoint that one of them signed (with `signed=False`, events after
-    the last checkpoint need not be). Without `keys`, only the consistency of the file is checked. Raises OSError if the
-    file cannot be read.
+    the last checkpoint need not be). Without `keys`, only the consistency of the file is checked. `event_keys`: checks
+    the MACs of the events; without it, only messages that a checkpoint excludes are known to be forged. Raises OSError
+    if the file cannot be read.
     """
+    excluded = excluded_in(path, keys)
     with path.open("rb") as file:
-        return _Walk(path, keys, foreign).verify(file, signed)
+        return _Walk(path, keys, foreign, event_keys, excluded).verify(file, signed)
+
+
+def excluded_in(path: Path, keys: Keys | None) -> Excluded:
+    """The positions that the checkpoints in an archive exclude, as far as their signatures are valid."""
+    found = Excluded()
+    with path.open("rb") as file:
+        for raw in iter(lambda: file.readline(LONGEST), b""):
+            if b'"excluded":' in raw and b'"kind":"checkpoint"' in raw[:128]:
+                with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+                    found.add(checkpoint_of(json.loads(raw)), keys)
+    return found
 
 
 class _Walk:
-    def __init__(self, path: Path, keys: Keys | None, foreign: Sequence[str]) -> None:
-        self._path, self._keys, self._foreign = path, keys, foreign
-        self._verifier = Verifier(str(path), keys=keys, foreign=foreign)
+    def __init__(
+        self, path: Path, keys: Keys | None, foreign: Sequence[str], event_keys: EventKeys | None, excluded: Excluded
+    ) -> None:
+        self._path = path
+        self._verifying = partial(
+            Verifier, str(path), keys=keys, foreign=foreign, event_keys=event_keys, excluded=excluded
+        )
+        self._verifier = self._verifying()
 
     def verify(self, file: BinaryIO, signed: bool) -> Report:
         lines = read_lines(file)
@@ -235,7 +264,7 @@ class _Walk:
             start = LogDigest()
         else:
             log = str((first.document or {}).get("log")) if first else subjects.EVENTS
-            self._verifier = Verifier(str(self._path), keys=self._keys, foreign=self._foreign, start=start, log=log)
+            self._verifier = self._verifying(start=start, log=log)
         if first is not None and not first.intact:
             self._add("line", start.position, "line 1 (the header) was altered")
         ended = False

@@ -13,10 +13,12 @@ from nats.errors import Error as NatsError
 
 from eventstore.integrity.archive import event_of, header_of, read_lines, verify_file
 from eventstore.integrity.checkpoints import Checkpoint, Keys
+from eventstore.integrity.excluded import Excluded
 from eventstore.integrity.notary import Checkpoints, Disagrees, pages, parsed
 from eventstore.integrity.verify import Finding, Report, Verifier
 from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Unavailable
+from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore
 from runtime import subjects
 from runtime.bus.api import api
@@ -32,16 +34,22 @@ async def verify_log(
     foreign: Sequence[str] = (),
     against: Path | None = None,
     progress: Progress | None = None,
+    event_keys: EventKeys | None = None,
 ) -> Report:
     """Verify the log as it is now. The report has all findings.
 
-    Without `keys`, signatures are not checked. `against`: an earlier archive of the same log to compare with. Raises
-    Unavailable if the server does not answer, OSError if the archive cannot be read.
+    Without `keys`, signatures are not checked; without `event_keys`, MACs are not checked. `against`: an earlier
+    archive of the same log to compare with. Raises Unavailable if the server does not answer, OSError if the archive
+    cannot be read.
     """
-    store, verifier = EventStore(nc), Verifier(subjects.EVENTS, keys=keys, foreign=foreign)
+    excluded = Excluded()
+    async for _, checkpoint in Checkpoints(nc).valid():
+        excluded.add(checkpoint, keys)
+    store = EventStore(nc)
+    verifier = Verifier(subjects.EVENTS, keys=keys, foreign=foreign, event_keys=event_keys, excluded=excluded)
     comparison = _Comparison(against, verifier.report) if against is not None else None
     if against is not None:
-        for finding in verify_file(against, keys=keys, foreign=["*"], signed=False).findings:
+        for finding in verify_file(against, keys=keys, foreign=["*"], signed=False, event_keys=event_keys).findings:
             if finding.message:
                 continue  # a malformed message of the log; if the log differs there, the comparison finds it
             verifier.report.add(Finding("archive", finding.position, f"{against}: {finding}", finding.aggregate))

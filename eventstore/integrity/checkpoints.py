@@ -13,7 +13,7 @@ The signed bytes are lines of text, so that any tool can check them (`Checkpoint
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -36,6 +36,11 @@ from eventstore.log.envelope import GENESIS, Recorded
 from runtime.files import files
 from runtime.files.unusable import sentence
 from runtime.tasks.patience import CannotRun
+
+Range = tuple[int, int]
+"""The first and the last of a range of positions."""
+
+_EXCLUDED = r"^[1-9][0-9]{0,18}(-[1-9][0-9]{0,18})?( [1-9][0-9]{0,18}(-[1-9][0-9]{0,18})?)*$"
 
 Digest = Annotated[str, StringConstraints(pattern=f"^{SHA256}$")]
 Keys = Mapping[str, Ed25519PublicKey]
@@ -73,6 +78,12 @@ class Checkpoint(BaseModel):
     time: AwareDatetime
     previous: Digest = Field(description="the checkpoint before this one; zeros in the first")
     key: str = Field(max_length=64, description="fingerprint of the public key")
+    excluded: str | None = Field(
+        default=None,
+        max_length=16384,
+        pattern=_EXCLUDED,
+        description="positions since the checkpoint before, such as `5 7-9`, whose messages handlers did not write",
+    )
     signature: str = Field(default="", max_length=128, description="base64")
 
     @property
@@ -87,6 +98,7 @@ class Checkpoint(BaseModel):
             f"time: {self.time.isoformat()}",
             f"previous: {self.previous}",
             f"key: {self.key}",
+            *([f"excluded: {self.excluded}"] if self.excluded is not None else []),
         )
         return "".join(f"{line}\n" for line in lines).encode()
 
@@ -94,6 +106,12 @@ class Checkpoint(BaseModel):
     def id(self) -> str:
         """The id of this checkpoint, which is `previous` of the next one."""
         return hashlib.sha256(self.text + self.signature.encode()).hexdigest()
+
+    @property
+    def excluded_ranges(self) -> list[Range]:
+        """The ranges of positions whose messages handlers did not write."""
+        parts = [part.partition("-") for part in (self.excluded or "").split()]
+        return [(int(low), int(high or low)) for low, _, high in parts]
 
     @property
     def at(self) -> LogDigest:
@@ -112,7 +130,9 @@ class Checkpoint(BaseModel):
         return base64.b64encode(signature).decode() == self.signature
 
 
-def sign(key: Ed25519PrivateKey, log: str, at: LogDigest, previous: str, time: datetime) -> Checkpoint:
+def sign(
+    key: Ed25519PrivateKey, log: str, at: LogDigest, previous: str, time: datetime, excluded: Sequence[Range] = ()
+) -> Checkpoint:
     """Sign a checkpoint of the log."""
     stated = Checkpoint(
         log=log,
@@ -122,8 +142,14 @@ def sign(key: Ed25519PrivateKey, log: str, at: LogDigest, previous: str, time: d
         time=time,
         previous=previous,
         key=fingerprint(key.public_key()),
+        excluded=written(excluded),
     )
     return stated.model_copy(update={"signature": base64.b64encode(key.sign(stated.text)).decode()})
+
+
+def written(ranges: Sequence[Range]) -> str | None:
+    """Ranges of positions as text; None if there are none."""
+    return " ".join(str(low) if low == high else f"{low}-{high}" for low, high in ranges) or None
 
 
 def fingerprint(key: Ed25519PublicKey) -> str:

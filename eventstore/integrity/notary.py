@@ -2,8 +2,9 @@
 
 It continues from the last checkpoint, and checks each time that the event there is still the one that was signed. It
 never signs a log that lost its last events or has other ones: it reports an error each time, until somebody acts.
-Positions without a message that no checkpoint covers yet are parked for people, and the rest is signed. Several
-notaries may run; for each checkpoint only one of them signs.
+Positions without a message that no checkpoint covers yet are parked for people, and the rest is signed. It never signs
+at a message that handlers did not write: the next checkpoint names the position as excluded. Several notaries may run;
+for each checkpoint only one of them signs.
 """
 
 import asyncio
@@ -17,8 +18,10 @@ from pydantic import ValidationError
 
 from eventstore.documents import Documents
 from eventstore.integrity.checkpoints import Checkpoint, Keys, LogDigest, fingerprint, sign
+from eventstore.integrity.signable import Signable
 from eventstore.log.envelope import GENESIS, Recorded
 from eventstore.log.jetstream import Conflict, Stream, Unavailable
+from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import CHECKPOINTS, HOLES, Parking
 from runtime import logs, subjects
@@ -109,7 +112,8 @@ class Checkpoints:
 
     async def append(self, checkpoint: Checkpoint, last: int) -> None:
         """Store a checkpoint after the `last`-th message. Raises Conflict if there is already another message."""
-        await self._documents.put(subjects.CHECKPOINT, checkpoint.model_dump_json().encode(), last=last)
+        body = checkpoint.model_dump_json(exclude_none=True).encode()
+        await self._documents.put(subjects.CHECKPOINT, body, last=last)
 
 
 async def pages(store: EventStore, after: int, to: int) -> AsyncIterator[list[Recorded]]:
@@ -153,16 +157,22 @@ class Notary:
     """
 
     def __init__(
-        self, nc: Client, key: Ed25519PrivateKey, known: Keys | None = None, parking: Parking | None = None
+        self,
+        nc: Client,
+        key: Ed25519PrivateKey,
+        known: Keys | None = None,
+        parking: Parking | None = None,
+        event_keys: EventKeys | None = None,
     ) -> None:
         public = key.public_key()
         self._key = key
         self._known = {fingerprint(public): public, **(known or {})}
         self._nc = nc
-        self._store = EventStore(nc)
+        self._store = EventStore(nc, event_keys)
         self._checkpoints = Checkpoints(nc)
         self._parking = parking or Parking(nc)
         self._seen: LogDigest | None = None
+        self._signable = Signable()
 
     async def step(self) -> Checkpoint | None:
         """Sign the log up to its end. None if there is nothing new, or another notary was first.
@@ -171,16 +181,19 @@ class Notary:
         """
         number = await self._checkpoints.count()
         latest, at = await self._checkpoints.newest(number, self._known)
-        seen, digests = await self._read_on(latest, await self._unknown_positions(at, number))
+        digests = await self._read_on(latest, await self._unknown_positions(at, number))
         async for _, stray in self._checkpoints.read(at, number):
             found = checkpoint_in(stray)
-            if found is not None and is_correct(found, latest, digests):
+            after = latest.position if latest else 0
+            if found is not None and is_correct(found, latest, digests) and self._signable.allows(found, after):
                 latest = found
             else:
                 await self._park(stray, found)
-        if seen.position == (latest.position if latest else 0):
+        end, excluded = self._signable.after(latest.position if latest else 0)
+        if end is None:
             return None
-        checkpoint = sign(self._key, subjects.EVENTS, seen, latest.id if latest else GENESIS, datetime.now(UTC))
+        previous = latest.id if latest else GENESIS
+        checkpoint = sign(self._key, subjects.EVENTS, end, previous, datetime.now(UTC), excluded)
         try:
             await self._checkpoints.append(checkpoint, number)
         except Conflict:
@@ -213,10 +226,10 @@ class Notary:
             body=stray.body,
         )
 
-    async def _read_on(self, latest: Checkpoint | None, wanted: Collection[int]) -> tuple[LogDigest, dict[int, str]]:
+    async def _read_on(self, latest: Checkpoint | None, wanted: Collection[int]) -> dict[int, str]:
         """Read the log from the last known position to its end; the first time, from the latest trusted checkpoint.
 
-        Returns the digest at the end, and the digests at the `wanted` positions that were read.
+        Returns the digests at the `wanted` positions that were read.
         """
         seen, digests = self._seen, dict[int, str]()
         if seen is None:
@@ -233,6 +246,7 @@ class Notary:
                 if recorded.position != seen.position + 1:
                     await self._hole(seen.position, recorded.position, latest.position if latest else 0)
                 seen = seen.after(recorded)
+                self._signable.add(seen, genuine=recorded.fault() is None)
                 if seen.position in wanted:
                     digests[seen.position] = seen.digest
                 if latest is not None and seen.position == latest.position and seen.digest != latest.digest:
@@ -240,7 +254,7 @@ class Notary:
         if seen.position < last:
             raise Disagrees(f"position {seen.position + 1} is missing from the log")
         self._seen = seen
-        return seen, digests
+        return digests
 
     async def _hole(self, before: int, after: int, signed: int) -> None:
         """Park a range of positions without a message. nats-server may skip a position after a failed write.

@@ -11,6 +11,7 @@ from typing import Any
 
 from domain.base import Event
 from domain.patterns import SHA256
+from eventstore.log.macs import MAC
 from eventstore.log.upcast import TYPE_VERSION, all_types
 
 Document = dict[str, Any]
@@ -58,6 +59,12 @@ def headers_schema() -> Document:
         "ce-operationid": _text("the operation that it belongs to"),
         "ce-causationid": _text("the ce-id of the event that it answers"),
         "ce-traceparent": _text("W3C trace context"),
+        MAC: {
+            "type": "string",
+            "pattern": "^[0-9a-f]{8}:[0-9a-f]{32}$",
+            "description": "proof that handlers wrote it: key id and HMAC of the event's digest; only events that "
+            "are older than the first key lack it",
+        },
         "Nebula-Stored-At": _text("in a restored log: when it was stored at first, RFC 3339"),
     }
     return {

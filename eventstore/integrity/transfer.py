@@ -26,6 +26,7 @@ from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Conflict, Unavailable, direct_get
 from eventstore.log.judge import follows, shape
 from eventstore.log.layout import STORED_AT
+from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore
 from runtime import subjects
 from runtime.bus import bus, streams
@@ -61,14 +62,21 @@ class Unsound(Refused):
 
 
 async def export(
-    nc: Client, file: BinaryIO, *, after: int = 0, to: int | None = None, progress: Progress | None = None
+    nc: Client,
+    file: BinaryIO,
+    *,
+    after: int = 0,
+    to: int | None = None,
+    progress: Progress | None = None,
+    event_keys: EventKeys | None = None,
 ) -> Exported:
     """Write the log after position `after` up to `to` (default: its end now), with all checkpoints and anchors.
 
-    If there is a later checkpoint, the range is extended to the first one, so that a signature covers all of it. Raises
-    Refused if the range does not exist, Unavailable if the server does not answer.
+    If there is a later checkpoint, the range is extended to the first one, so that a signature covers all of it.
+    `event_keys`: tells which messages before the range are events. Raises Refused if the range does not exist,
+    Unavailable if the server does not answer.
     """
-    store, checkpoints = EventStore(nc), Checkpoints(nc)
+    store, checkpoints = EventStore(nc, event_keys), Checkpoints(nc)
     passed, count = await checkpoints.before(after), await checkpoints.count()
     last = await store.last_position()
     if after and (after >= last or (to is not None and to <= after)):
@@ -122,7 +130,7 @@ async def _anchors(
     seen.update(first)
     continued = sorted(subject for subject, recorded in first.items() if recorded.version > 1)
     found: list[Recorded] = []
-    for last in await _last_of(nc, continued, after):
+    for last in await _last_of(nc, continued, after, store.event_keys):
         if shape(last) is None and follows(first[last.subject], last.version, last.digest) is None:
             found.append(last)
             continue
@@ -131,13 +139,13 @@ async def _anchors(
     return sorted(found, key=lambda recorded: recorded.position)
 
 
-async def _last_of(nc: Client, names: Sequence[str], up_to: int) -> list[Recorded]:
+async def _last_of(nc: Client, names: Sequence[str], up_to: int, event_keys: EventKeys | None) -> list[Recorded]:
     """The last event of each of these aggregates up to a position, in the order of the log."""
     if not names:
         return []
     ask = {"multi_last": list(names), "up_to_seq": up_to, "batch": len(names)}
     try:
-        found, _ = await direct_get(nc, subjects.EVENTS, ask, 5.0)
+        found, _ = await direct_get(nc, subjects.EVENTS, ask, 5.0, event_keys)
     except (NatsError, OSError, TimeoutError) as error:
         raise Unavailable(f"the log does not answer: {error!r}") from error
     return sorted(found, key=lambda recorded: recorded.position)
@@ -155,6 +163,7 @@ async def restore(
     replicas: int = 1,
     resume: bool = False,
     progress: Progress | None = None,
+    event_keys: EventKeys | None = None,
 ) -> Report:
     """Restore an archive of a whole log into a server with an empty log: same events, same positions.
 
@@ -162,7 +171,7 @@ async def restore(
     interrupted restore; the server has to contain the beginning of the archive. No other process may append meanwhile;
     if one does, the restore is stopped. Raises Unsound, Refused, BadArchive, Unavailable.
     """
-    report = archive.verify_file(path, keys=keys, foreign=foreign, signed=False)
+    report = archive.verify_file(path, keys=keys, foreign=foreign, signed=False, event_keys=event_keys)
     if not report.genuine:
         raise Unsound(report)
     if report.first != 1:

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 from domain.base import event_type
 from eventstore.integrity.checkpoints import Checkpoint, Keys, LogDigest
+from eventstore.integrity.excluded import Excluded
 from eventstore.log.envelope import GENESIS, Recorded
 from eventstore.log.judge import Malformed, body, follows, shape
+from eventstore.log.macs import MAC, EventKeys
 from eventstore.log.upcast import all_types, type_version
 from runtime import subjects
 
@@ -42,7 +44,9 @@ class Finding:
 
 @dataclass
 class Report:
-    """The result of a verification. `proven`: the last position that a valid signature covers."""
+    """The result of a verification. `proven`: the last position that a valid signature covers. `macs_checked`: whether
+    the MACs of the events were checked.
+    """
 
     what: str
     first: int = 0
@@ -52,6 +56,7 @@ class Report:
     checkpoints: int = 0
     proven: int = 0
     digest: str = GENESIS
+    macs_checked: bool = False
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
 
@@ -63,7 +68,8 @@ class Report:
         signature covers it.
         """
         return not self.more_findings and all(
-            f.message and (f.code in ("shape", "unreadable") or f.message <= self.proven) for f in self.findings
+            f.message and (f.code in ("shape", "unreadable", "forged", "no_mac") or f.message <= self.proven)
+            for f in self.findings
         )
 
     @property
@@ -91,7 +97,8 @@ class Verifier:
     """One verification of a log, or of the part of it after `start`.
 
     `keys`: public keys that are trusted; None: do not check signatures. `foreign`: patterns (`acme.*`) of types of
-    other programs that are accepted.
+    other programs that are accepted. `event_keys`: checks the MACs of events; without it, messages at `excluded`
+    positions count as forged.
     """
 
     def __init__(
@@ -102,11 +109,15 @@ class Verifier:
         foreign: Sequence[str] = (),
         start: LogDigest | None = None,
         log: str = subjects.EVENTS,
+        event_keys: EventKeys | None = None,
+        excluded: Excluded | None = None,
     ) -> None:
         all_types()
         self._keys = keys
         self._foreign = foreign
         self._log = log
+        self._event_keys = event_keys
+        self._excluded = excluded or Excluded()
         self._start = (start or LogDigest()).position
         self._at = start or LogDigest()
         self._sound_from = self._start
@@ -117,6 +128,7 @@ class Verifier:
         """
         self._checkpoint: Checkpoint | None = None
         self.report = Report(what, first=self._start + 1, last=self._start, digest=self._at.digest)
+        self.report.macs_checked = event_keys is not None
 
     @property
     def at(self) -> LogDigest:
@@ -128,7 +140,7 @@ class Verifier:
         if recorded.position > self._start or recorded.subject in self._tips:
             detail = "is not an event before this range, or is the second one of its aggregate"
             self._add("anchor", recorded.position, detail, recorded.subject)
-        elif (wrong := shape(recorded)) is not None:
+        elif (wrong := shape(recorded) or self._writer(recorded)) is not None:
             self._add(wrong.code, recorded.position, wrong.reason, recorded.subject)
         else:
             self._tips[recorded.subject] = Tip(recorded.version, recorded.position, recorded.digest)
@@ -136,7 +148,7 @@ class Verifier:
     def feed(self, recorded: Recorded) -> None:
         """Add the next message."""
         self._order(recorded)
-        wrong = shape(recorded)
+        wrong = shape(recorded) or self._writer(recorded)
         if wrong is None:
             self._chain(recorded)
         else:
@@ -144,6 +156,15 @@ class Verifier:
         if recorded.position > self._at.position:
             self._at = self._at.after(recorded)
         self.report.events += 1
+
+    def _writer(self, recorded: Recorded) -> Malformed | None:
+        """Why handlers did not write the message, as far as this is known here."""
+        if self._event_keys is not None:
+            fault = self._event_keys.fault(recorded.position, recorded.digest, recorded.headers.get(MAC))
+            return None if fault is None else Malformed(fault.code, fault.reason)
+        if recorded.position in self._excluded:
+            return Malformed("forged", "a signed checkpoint excludes the message: handlers did not write it")
+        return None
 
     def check(self, checkpoint: Checkpoint) -> None:
         """Add the next checkpoint. Call it as soon as its position is reached, or cannot be reached any more."""

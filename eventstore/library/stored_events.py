@@ -271,7 +271,7 @@ class StoredEvents:
         Raises OperationalError if the connection is lost and cannot be opened again.
         """
         while True:
-            feed = follow(await self._client(), after, [self._names.filter], stream=self._name)
+            feed = follow(await self._client(), after, [self._names.filter], stream=self._name, event_keys=None)
             async with aclosing(feed) as batches:
                 async for batch in batches:
                     after = batch[-1].position

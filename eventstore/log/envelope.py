@@ -19,6 +19,7 @@ from pydantic_core import from_json
 
 from domain.base import Event, optional
 from eventstore.log.layout import layout
+from eventstore.log.macs import MAC, EventKeys, Fault
 from eventstore.log.upcast import TYPE_VERSION, opened
 from runtime import subjects
 from runtime.bus.header_text import decoded, encoded
@@ -28,7 +29,7 @@ GENESIS = "0" * 64
 
 
 _VERSION = re.compile(r"0|[1-9][0-9]{0,17}")
-_OWN_MEMBERS = frozenset({"", "data", "data_base64", "datacontenttype", "aggregateversion"})
+_OWN_MEMBERS = frozenset({"", "data", "data_base64", "datacontenttype", "aggregateversion", "fault"})
 """Members of CloudEvents' JSON format that no header may set."""
 _HUGE_NUMBER = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{300}")
 """Text that a parser may read as an infinite number, which JSON does not have. Many UUIDs match too."""
@@ -94,6 +95,8 @@ class Recorded:
     raw: "Raw | None" = field(default=None, repr=False, compare=False)
     ours: bool = field(default=False, repr=False, compare=False)
     """Whether this process appended it, so that its form need not be checked."""
+    event_keys: EventKeys | None = field(default=None, repr=False, compare=False)
+    """Checks its MAC; None if this reader checks no MACs."""
 
     def same_bytes(self, other: "Recorded") -> bool:
         """Whether two messages have the same position and bytes; `stored_at` may differ."""
@@ -148,6 +151,12 @@ class Recorded:
     def digest(self) -> str:
         return digest(self.subject, self.headers, self.body)
 
+    def fault(self) -> Fault | None:
+        """Why it was not written by handlers; None if it was, or this reader checks no MACs."""
+        if self.event_keys is None or self.ours:
+            return None
+        return self.event_keys.fault(self.position, self.digest, self.headers.get(MAC))
+
     @cached_property
     def event(self) -> Event:
         """The typed event, in the newest version of its type; `Foreign` if this program does not know its type."""
@@ -157,14 +166,19 @@ class Recorded:
         """The message in CloudEvents' JSON format, with its position and digest. Malformed messages are allowed.
 
         Attributes are sorted by name. Percent-encoded headers are decoded. Attributes that CloudEvents requires are
-        always present, also if the message lacks them. The body of a malformed message is base64.
+        always present, also if the message lacks them. The body of a malformed message is base64. A message that
+        handlers did not write has the attribute `fault`.
         """
         own = {name[3:]: _plain_value(name, value) for name, value in self.headers.items() if name.startswith("ce-")}
         required = {"specversion": "1.0", "id": f"position:{self.position}", "type": "", "source": ""}
         merged = {**required, **{name: value for name, value in own.items() if name not in _OWN_MEMBERS}}
         attributes: dict[str, Any] = dict(sorted(merged.items()))
         attributes |= {"position": self.position, "subject": self.subject, "digest": self.digest}
+        fault = self.fault()
         try:
+            if fault is not None:
+                attributes["fault"] = fault.code
+                raise ValueError(fault.reason)
             if not _VERSION.fullmatch(own.get("aggregateversion", "")):
                 raise ValueError("no event of the platform")
             attributes["aggregateversion"] = self.version
@@ -176,14 +190,19 @@ class Recorded:
         return {**attributes, "datacontenttype": "application/json", "data": data}
 
 
-def appended(position: int, ref: Ref, headers: Mapping[str, str], body: bytes, event: Event) -> Recorded:
+def appended(
+    position: int, ref: Ref, headers: Mapping[str, str], body: bytes, event: Event, known_digest: str | None = None
+) -> Recorded:
     """A message that this process has just stored. Its typed event and time are set, so they need not be parsed again.
+    `known_digest`: its digest, if it was computed.
 
     The event is left out if a reader would set its `created_by` from the headers and the event does not have it yet.
     """
     recorded = Recorded(position, ref.subject, headers, body, datetime.now(UTC), ours=True)
     known = vars(recorded)
     known["ref"] = ref
+    if known_digest is not None:
+        known["digest"] = known_digest
     if not event.SIGNED or optional(event, "created_by") == headers["ce-actor"]:
         known["event"] = event
     if (at := optional(event, "at")) is not None:

@@ -1,18 +1,25 @@
 """Follow the log from a position: the stored events, then new ones, with no gap and no repeat."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Unavailable
+from eventstore.log.macs import EventKeys
 from eventstore.log.received import first_stored, own, raw_of
-from runtime import subjects
+from runtime import logs, subjects
 from runtime.bus import ordered, reading
 
+log = logs.get(__name__)
+
+_KEYS_SECONDS = 0.2
+"""Seconds between two looks for event keys."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,14 +33,20 @@ async def follow(
     filters: list[str] | None = None,
     *,
     stream: str = subjects.EVENTS,
+    event_keys: EventKeys | None,
 ) -> AsyncGenerator[list[Recorded], None]:
     """Yield lists of at least one message after position `after`, in the order of the log, for ever.
 
     It ends only when it is closed. While the server does not answer it waits, and then continues without a gap. Raises
-    OtherStream if the stream ends before the position that was read.
+    OtherStream if the stream ends before the position that was read. `event_keys`: checks the messages; None for a
+    stream whose messages have no MACs. While there are no keys it waits.
     """
+    if event_keys is not None:
+        await _until_ready(event_keys)
     try:
-        batches = reading.follow(nc, stream, after, filters or [subjects.events()], pushed)
+        batches = reading.follow(
+            nc, stream, after, filters or [subjects.events()], partial(pushed, event_keys=event_keys)
+        )
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 yield batch
@@ -41,7 +54,22 @@ async def follow(
         raise OtherStream(str(error)) from None
 
 
-def pushed(msg: Msg, position: int, nanoseconds: int) -> Recorded:
+async def _until_ready(event_keys: EventKeys) -> None:
+    """Wait until there are event keys. Handlers make them."""
+    waits = False
+    while True:
+        try:
+            event_keys.ready()
+        except Unavailable as error:
+            if not waits:
+                log.warning("the log is not read yet", error=str(error))
+            waits = True
+            await asyncio.sleep(_KEYS_SECONDS)
+        else:
+            return
+
+
+def pushed(msg: Msg, position: int, nanoseconds: int, event_keys: EventKeys | None = None) -> Recorded:
     """A message that a consumer has delivered."""
     headers = msg.headers or {}
     return Recorded(
@@ -51,4 +79,5 @@ def pushed(msg: Msg, position: int, nanoseconds: int) -> Recorded:
         body=msg.data,
         stored_at=first_stored(headers) or _EPOCH + timedelta(microseconds=nanoseconds // 1000),
         raw=raw_of(msg.subject, headers),
+        event_keys=event_keys,
     )

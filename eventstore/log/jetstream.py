@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from eventstore.log.envelope import Recorded
+from eventstore.log.macs import EventKeys
 from eventstore.log.received import EXPECTED, EXPECTED_ON, direct, from_api, is_status, own
 from runtime.bus.api import api
 from runtime.bus.inbox import Inbox
@@ -92,12 +93,16 @@ class Message:
 
 
 class Stream:
-    """One stream, through one connection. `timeout` (seconds) bounds each call."""
+    """One stream, through one connection. `timeout` (seconds) bounds each call.
 
-    def __init__(self, nc: Client, name: str, *, timeout: float = 5.0) -> None:
+    `event_keys`: checks the messages that are read; None for a stream whose messages have no MACs.
+    """
+
+    def __init__(self, nc: Client, name: str, *, timeout: float = 5.0, event_keys: EventKeys | None = None) -> None:
         self.name = name
         self._nc = nc
         self._timeout = timeout
+        self._event_keys = event_keys
 
     # ── append ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,7 +235,7 @@ class Stream:
 
     async def _page(self, after: int, filter_: str, limit: int, wait: float) -> tuple[list[Recorded], bool]:
         ask = {"seq": after + 1, "next_by_subj": filter_, "batch": limit}
-        page, pending = await direct_get(self._nc, self.name, ask, wait)
+        page, pending = await direct_get(self._nc, self.name, ask, wait, self._event_keys)
         return page, pending > 0 and bool(page)
 
     async def last(self, filter_: str, *, at_least: int = 0) -> Recorded | None:
@@ -242,7 +247,7 @@ class Stream:
             headers = msg.headers or {}
             if is_status(headers) and headers["Status"] != "404":
                 raise Unavailable(f"the log refuses to be read: {headers}")
-            found = None if is_status(headers) else direct(msg)
+            found = None if is_status(headers) else direct(msg, self._event_keys)
             if (found.position if found else 0) >= at_least:
                 return found
             await patience.wait()
@@ -259,7 +264,7 @@ class Stream:
         reply = json.loads((await self._ask(f"STREAM.MSG.GET.{self.name}", json.dumps(ask).encode())).data)
         problem = reply.get("error")
         if problem is None:
-            return from_api(reply["message"])
+            return from_api(reply["message"], self._event_keys)
         if problem.get("err_code") == NO_MESSAGE:
             return None
         raise Unavailable(f"the log refuses to be read: {problem.get('description')}")
@@ -308,7 +313,9 @@ class _Patience:
         await asyncio.sleep(0.01)
 
 
-async def direct_get(nc: Client, stream: str, ask: dict[str, Any], wait: float) -> tuple[list[Recorded], int]:
+async def direct_get(
+    nc: Client, stream: str, ask: dict[str, Any], wait: float, event_keys: EventKeys | None = None
+) -> tuple[list[Recorded], int]:
     """The messages of one batched direct get, and the number of further matches. `wait`: seconds between two messages.
 
     Raises Unavailable if the server refuses, TimeoutError and nats.errors.Error if it does not answer.
@@ -320,7 +327,7 @@ async def direct_get(nc: Client, stream: str, ask: dict[str, Any], wait: float) 
             for msg in await inbox.take(wait, PAGE):
                 headers = msg.headers or {}
                 if not is_status(headers):
-                    found.append(direct(msg))
+                    found.append(direct(msg, event_keys))
                 elif headers["Status"] in ("204", "404"):
                     return found, int(headers.get("Nats-Num-Pending", "0"))
                 else:

@@ -2,8 +2,8 @@
 
 Anybody with access to the bus can store anything on a subject of the log, and it stays there for ever. A message that
 the judge refuses is *malformed*: all readers ignore it, and judge later messages as if it did not exist. The decision
-depends on the log alone, so all readers decide the same. Events of unknown types are accepted if their headers are
-valid.
+depends on the log and on the event keys alone, so all readers decide the same. Events of unknown types are accepted if
+their headers are valid.
 """
 
 import re
@@ -103,7 +103,10 @@ def evolved(
 
 
 def shape(recorded: Recorded) -> Malformed | None:
-    """Why subject and headers are malformed, without regard to other messages; None if they are valid."""
+    """Why subject and headers are malformed, or handlers did not write the message, without regard to other messages.
+
+    None if they are valid.
+    """
     if recorded.ours:
         return None
     headers = recorded.headers
@@ -135,7 +138,8 @@ def shape(recorded: Recorded) -> Malformed | None:
         return Malformed("shape", "ce-time is not a time")
     if not time_in_bounds(time):
         return Malformed("shape", f"ce-time has to be a time with its zone, between {_FIRST_YEAR} and {_LAST_YEAR}")
-    return None
+    fault = recorded.fault()
+    return None if fault is None else Malformed(fault.code, fault.reason)
 
 
 def _missing_headers(headers: Mapping[str, str]) -> Malformed:

@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 
 from eventstore.log.envelope import Raw, Recorded
 from eventstore.log.layout import STORED_AT, layout
+from eventstore.log.macs import EventKeys
 from runtime.bus.headers import FIRST_LINE, Odd, parsed
 
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -17,7 +18,7 @@ EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
-def direct(msg: Msg) -> Recorded:
+def direct(msg: Msg, event_keys: EventKeys | None = None) -> Recorded:
     """A message from the answer to a direct get."""
     headers = msg.headers or {}
     return Recorded(
@@ -27,6 +28,7 @@ def direct(msg: Msg) -> Recorded:
         body=msg.data,
         stored_at=first_stored(headers) or datetime.fromisoformat(headers["Nats-Time-Stamp"]),
         raw=raw_of(headers["Nats-Subject"], headers),
+        event_keys=event_keys,
     )
 
 
@@ -37,7 +39,7 @@ def is_status(headers: Mapping[str, str]) -> bool:
     return "Status" in headers and "Nats-Sequence" not in headers
 
 
-def from_api(message: dict[str, Any]) -> Recorded:
+def from_api(message: dict[str, Any], event_keys: EventKeys | None = None) -> Recorded:
     """A message from the answer of the stream's leader."""
     headers = parsed(base64.b64decode(message.get("hdrs", ""))) or {}
     return Recorded(
@@ -47,6 +49,7 @@ def from_api(message: dict[str, Any]) -> Recorded:
         body=base64.b64decode(message.get("data", "")),
         stored_at=first_stored(headers) or datetime.fromisoformat(message["time"]),
         raw=raw_of(message["subject"], headers),
+        event_keys=event_keys,
     )
 
 

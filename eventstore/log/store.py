@@ -4,7 +4,7 @@ Each append states the expected last position of the aggregate; the server compa
 `jetstream.py` does this, and resolves an unknown outcome.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -26,6 +26,7 @@ from eventstore.log.jetstream import (
     Unavailable,
 )
 from eventstore.log.judge import Malformed, Tip, evolved, judge_after
+from eventstore.log.macs import MAC, EventKeys
 from eventstore.log.received import EXPECTED, EXPECTED_ON
 from runtime import subjects
 
@@ -123,13 +124,29 @@ def first_event(messages: Iterable[Recorded]) -> Recorded | None:
     return None
 
 
+def message_id(headers: Mapping[str, str]) -> str:
+    """The id by which the server finds repeats. It has the MAC, so nobody else can use it up in advance."""
+    mac = headers.get(MAC)
+    return headers["ce-id"] if mac is None else f"{headers['ce-id']}:{mac}"
+
+
 class EventStore:
-    """The log of one cloud, through one connection."""
+    """The log of one cloud, through one connection.
+
+    `event_keys`: signs the events that are appended, and checks those that are read; None: neither of the two.
+    """
 
     def __init__(
-        self, nc: Client, *, stream: str = subjects.EVENTS, timeout: float = 5.0, frontier: Frontier | None = None
+        self,
+        nc: Client,
+        event_keys: EventKeys | None = None,
+        *,
+        stream: str = subjects.EVENTS,
+        timeout: float = 5.0,
+        frontier: Frontier | None = None,
     ) -> None:
-        self._log = Stream(nc, stream, timeout=timeout)
+        self.event_keys = event_keys
+        self._log = Stream(nc, stream, timeout=timeout, event_keys=event_keys)
         self._group = GroupCommit(self._log)
         self._frontier = frontier
 
@@ -148,17 +165,20 @@ class EventStore:
         """
         expected = list(unchanged)
         messages: list[Message] = []
-        sealed: list[tuple[Ref, dict[str, str], Event]] = []
+        sealed: list[tuple[Ref, dict[str, str], Event, str | None]] = []
         for change in with_checks(changes, unchanged):
             version, previous = change.tip.version, change.tip.digest
             subject = change.tip.ref.subject
             for index, event in enumerate(change.events):
                 version += 1
                 headers, body = seal(change.tip.ref, version, previous, event, context)
-                if index + 1 < len(change.events):
-                    previous = digest(subject, headers, body)
-                sealed.append((change.tip.ref, headers, event))
-                sent = {**headers, "Nats-Msg-Id": headers["ce-id"], "Nats-Expected-Stream": self._log.name}
+                its_digest: str | None = None
+                if self.event_keys is not None or index + 1 < len(change.events):
+                    previous = its_digest = digest(subject, headers, body)
+                if self.event_keys is not None:
+                    headers[MAC] = self.event_keys.mac(previous)
+                sealed.append((change.tip.ref, headers, event, its_digest))
+                sent = {**headers, "Nats-Msg-Id": message_id(headers), "Nats-Expected-Stream": self._log.name}
                 if index == 0:
                     sent[EXPECTED] = str(change.tip.position)
                     if change.alone is not None:
@@ -173,8 +193,8 @@ class EventStore:
         last = await self._group.append(messages)
         first = last - len(messages) + 1
         recorded = [
-            appended(first + i, ref, headers, message.body, event)
-            for i, (message, (ref, headers, event)) in enumerate(zip(messages, sealed, strict=True))
+            appended(first + i, ref, headers, message.body, event, its_digest)
+            for i, (message, (ref, headers, event, its_digest)) in enumerate(zip(messages, sealed, strict=True))
         ]
         if self._frontier is not None:
             self._frontier.add_own(recorded)

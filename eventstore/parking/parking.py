@@ -203,7 +203,7 @@ class Parking:
 
     async def follow(self) -> AsyncIterator[list[tuple[int, Parked]]]:
         """Each state of each record with its position in the stream, from the first one on, for ever."""
-        async for batch in follow(self._nc, 0, [subjects.PARKED_EVER], stream=subjects.PARKED):
+        async for batch in follow(self._nc, 0, [subjects.PARKED_EVER], stream=subjects.PARKED, event_keys=None):
             yield [(recorded.position, record_of(recorded)) for recorded in batch]
 
     async def at(self, position: int) -> Parked:

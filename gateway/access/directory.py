@@ -111,7 +111,7 @@ class Directory:
         try:
             while True:
                 try:
-                    async for batch in follow(self.nc, self.position, FILTERS):
+                    async for batch in follow(self.nc, self.position, FILTERS, event_keys=self.store.event_keys):
                         for recorded in batch:
                             self.apply(recorded)
                 except OtherStream as error:

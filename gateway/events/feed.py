@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from domain.access import EVENT_READ
 from eventstore.log.envelope import Recorded
 from eventstore.log.follow import follow
+from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore, Unavailable
 from gateway.access import tickets
 from gateway.access.identity import Identity
@@ -101,7 +102,7 @@ async def items(gateway: Gateway, identity: Identity, after: int, filters: list[
     A separate task owns the consumer, and deletes it even if this task is cancelled during a wait.
     """
     batches: asyncio.Queue[list[Recorded]] = asyncio.Queue(maxsize=1)
-    pumping = asyncio.create_task(pump(gateway.nc, after, filters, batches))
+    pumping = asyncio.create_task(pump(gateway.nc, gateway.store.event_keys, after, filters, batches))
     stopped = asyncio.create_task(gateway.stop.wait())
     lost = asyncio.create_task(gateway.access.lost(identity))
     coming = asyncio.create_task(batches.get())
@@ -147,9 +148,11 @@ async def searched_up_to(store: EventStore, after: int, filters: list[str]) -> i
     return end if newest is None or newest.position <= after else None
 
 
-async def pump(nc: Client, after: int, filters: list[str], batches: asyncio.Queue[list[Recorded]]) -> None:
+async def pump(
+    nc: Client, event_keys: EventKeys | None, after: int, filters: list[str], batches: asyncio.Queue[list[Recorded]]
+) -> None:
     """Put batches into the queue, at the pace of the reader."""
-    async with contextlib.aclosing(follow(nc, after, filters)) as source:
+    async with contextlib.aclosing(follow(nc, after, filters, event_keys=event_keys)) as source:
         async for batch in source:
             await batches.put(batch)
 

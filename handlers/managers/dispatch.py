@@ -101,7 +101,7 @@ class Dispatcher:
         """Follow the stream, for ever, to notice documents that this process did not write."""
         stream = Stream(nc, subjects.WANTED)
         after = await patiently("the wanted documents", stream.last_position, (Unavailable,))
-        async for batch in follow(nc, after, [subjects.wanted_of()], stream=subjects.WANTED):
+        async for batch in follow(nc, after, [subjects.wanted_of()], stream=subjects.WANTED, event_keys=None):
             for recorded in batch:
                 self.found(Document(recorded.subject, recorded.position, recorded.body, recorded.stored_at))
             self._watch.ring()

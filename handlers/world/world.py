@@ -19,6 +19,7 @@ from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.follow import follow
 from eventstore.log.frontier import Frontier
 from eventstore.log.judge import Malformed, Tip, body, follows, shape, step
+from eventstore.log.macs import EventKeys
 from eventstore.log.store import Loaded
 from eventstore.parking.refused import Refused
 from handlers.world.backlog import Backlog
@@ -263,12 +264,15 @@ class World:
         for watch in self._watches:
             watch.nudge()
 
-    async def follow(self, nc: Client, turns: Turns) -> None:
+    async def follow(self, nc: Client, turns: Turns, event_keys: EventKeys | None = None) -> None:
         """Follow the log, for ever. Messages are received immediately. They are folded a moment later while many
         commands are in flight that do not wait for them.
         """
         backlog = Backlog()
-        tasks = [asyncio.create_task(self._receive(nc, backlog)), asyncio.create_task(self._fold(backlog, turns))]
+        tasks = [
+            asyncio.create_task(self._receive(nc, backlog, event_keys)),
+            asyncio.create_task(self._fold(backlog, turns)),
+        ]
         try:
             ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -276,8 +280,8 @@ class World:
         for task in ended:
             task.result()
 
-    async def _receive(self, nc: Client, backlog: Backlog) -> None:
-        async for batch in follow(nc, self.position):
+    async def _receive(self, nc: Client, backlog: Backlog, event_keys: EventKeys | None) -> None:
+        async for batch in follow(nc, self.position, event_keys=event_keys):
             self.frontier.add_read(batch)
             await backlog.put(batch)
 

@@ -30,7 +30,9 @@ class Feed:
     async def _read(self, nc: Client) -> None:
         while True:
             left = self._chance.randint(1, 500) if self._chance else None
-            async with aclosing(follow(nc, self.saw[-1].position if self.saw else 0, self._filters)) as batches:
+            async with aclosing(
+                follow(nc, self.saw[-1].position if self.saw else 0, self._filters, event_keys=None)
+            ) as batches:
                 async for batch in batches:
                     self.saw += map(entry, batch)
                     if left is not None and (left := left - len(batch)) <= 0:

@@ -240,7 +240,10 @@ class Both:
     async def _follow(self, after: int, filters: list[str] | None) -> None:
         due, found = self._model.seen(after, filters), list[Recorded]()
         if due:
-            async with asyncio.timeout(20), aclosing(follow(self._real.reader, after, filters)) as feed:
+            async with (
+                asyncio.timeout(20),
+                aclosing(follow(self._real.reader, after, filters, event_keys=None)) as feed,
+            ):
                 async for batch in feed:
                     found += batch
                     if len(found) >= len(due):

@@ -48,7 +48,7 @@ class Log:
 @pytest.fixture(params=["model", "real"])
 def log(request: pytest.FixtureRequest, store: EventStore, nc: Client) -> Log:
     if request.param == "real":
-        return Log(store, lambda after, filters: follow(nc, after, filters))
+        return Log(store, lambda after, filters: follow(nc, after, filters, event_keys=None))
     model = ModelStore()
     return Log(model, model.follow)
 

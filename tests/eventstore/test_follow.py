@@ -43,7 +43,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def take(nc: Client, after: int, count: int, filters: list[str] | None = None) -> list[Recorded]:
     """The next so many events behind a position."""
     found: list[Recorded] = []
-    async with aclosing(follow(nc, after, filters)) as feed:
+    async with aclosing(follow(nc, after, filters, event_keys=None)) as feed:
         async for batch in feed:
             assert 0 < len(batch) <= ordered.MOST
             found += batch
@@ -83,7 +83,7 @@ async def test_with_filters(nc: Client, store: EventStore, project: str) -> None
 async def test_more_than_a_batch_and_then_what_comes(nc: Client, store: EventStore) -> None:
     target = await filled(store, 3 * ordered.MOST + 7)
     history = await store.history(target)
-    feed = follow(nc, 0, [target.subject])
+    feed = follow(nc, 0, [target.subject], event_keys=None)
     found: list[Recorded] = []
     while len(found) < len(history):
         found += await anext(feed)
@@ -112,7 +112,7 @@ async def test_a_feed_in_a_busy_log_can_be_cancelled(nc: Client, store: EventSto
     target = await filled(store, 3000)
 
     async def read() -> None:
-        async for _ in follow(nc, 0, [target.subject]):
+        async for _ in follow(nc, 0, [target.subject], event_keys=None):
             pass
 
     for n in range(40):
@@ -131,7 +131,7 @@ class Follower:
         self._task = asyncio.create_task(self._collect(nc))
 
     async def _collect(self, nc: Client) -> None:
-        async for batch in follow(nc, 0):
+        async for batch in follow(nc, 0, event_keys=None):
             self.found += batch
 
     async def caught_up(self, position: int) -> None:
@@ -267,7 +267,7 @@ async def test_what_a_stranger_says_to_a_feed_ends_nobody(
     nc: Client, store: EventStore, project: str, headers: dict[str, str] | None, reply: str
 ) -> None:
     """A consumer's inbox is no secret: whoever may ask JetStream reads it there."""
-    async with aclosing(follow(nc, 0, [subjects.events(project)])) as feed:
+    async with aclosing(follow(nc, 0, [subjects.events(project)], event_keys=None)) as feed:
         seen = [recorded.position for recorded in await anext(feed)]
         for consumer in await nc.jetstream().consumers_info(subjects.EVENTS):
             if consumer.config.deliver_subject is not None:
@@ -324,7 +324,7 @@ async def test_a_stream_that_was_made_anew_is_not_taken_for_the_one_that_was_rea
     await js.add_stream(config)
     for number in range(3):
         await js.publish(f"{name}.{number}", b"")
-    async with aclosing(follow(nc, 0, [f"{name}.>"], stream=name)) as feed:
+    async with aclosing(follow(nc, 0, [f"{name}.>"], stream=name, event_keys=None)) as feed:
         assert len(await anext(feed)) == 3
         await js.delete_stream(name)
         await js.add_stream(config)
@@ -352,7 +352,7 @@ async def test_a_leader_that_was_cut_off_is_not_believed_at_once(
         await same(nc, stream, after + 5 if asked < 3 else after)
 
     monkeypatch.setattr(ordered, "same", behind)
-    async with aclosing(follow(nc, 0, [f"{name}.>"], stream=name)) as feed:
+    async with aclosing(follow(nc, 0, [f"{name}.>"], stream=name, event_keys=None)) as feed:
         assert len(await anext(feed)) == 1
         for consumer in await js.consumers_info(name):
             await js.delete_consumer(name, consumer.name)

@@ -12,6 +12,7 @@ from pathlib import Path
 from nats.aio.client import Client
 
 from domain.placement import Policy
+from eventstore.log.keyring import begin
 from eventstore.log.store import EventStore
 from eventstore.vault.keystore import adopt
 from eventstore.vault.vault import Vault
@@ -46,11 +47,12 @@ async def deciding(url: str, home: Path) -> AsyncIterator[Decider]:
     await ensure_all(nc.jetstream(), 1)
     await adopt(nc)
     world = World()
-    store = EventStore(nc, frontier=world.frontier)
+    keys = await begin(home / "event.keys", EventStore(nc))
+    store = EventStore(nc, keys, frontier=world.frontier)
     commands = CommandLoop(nc, store, Facts(world, Vault.of(nc, home / "master.key")))
     turns = Turns(commands.in_flight)
     tasks = [
-        asyncio.create_task(world.follow(nc, turns)),
+        asyncio.create_task(world.follow(nc, turns, keys)),
         asyncio.create_task(Deletions(store, world).driver().run()),
     ]
     await world.reached(await store.last_position())

@@ -22,12 +22,14 @@ from nats.errors import NoRespondersError, TimeoutError as NatsTimeout
 from domain.contract import VM_FEATURES, Daemon, Heartbeat, Introduction, Leaving, NodeInfo, NodeReport, Power, Wanted
 from eventstore.documents import Documents
 from eventstore.log.envelope import Recorded, Ref
+from eventstore.log.keyring import Keyring
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import REPORTS
 from handlers.queues.queues import consumer_name
 from runtime import subjects
 from runtime.bus.bus import QuickClient
 from runtime.local.servers import NatsServer, start_nats
+from tests.event_keys import put_keys
 from tests.waiting import eventually
 
 
@@ -52,7 +54,8 @@ class WriteSide:
 
     @property
     def store(self) -> EventStore:
-        return EventStore(self.nc)
+        """The log, with the keys that the handlers have made."""
+        return EventStore(self.nc, Keyring(self.home / "event.keys"))
 
     async def start(self) -> asyncio.subprocess.Process:
         env = {
@@ -223,6 +226,8 @@ async def write_side(home: Path, **settings: str) -> AsyncIterator[WriteSide]:
     server = await start_nats(home)
     nc = QuickClient()  # as all roles: it reads what the others may have written
     await nc.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)  # type: ignore[arg-type]
+    if not (home / "event.keys").exists():
+        put_keys(home, since=0)  # handlers make it at their first start, but some tests append before
     side = WriteSide(home, server, nc, settings)
     try:
         yield side

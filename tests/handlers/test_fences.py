@@ -252,7 +252,7 @@ class Failing(EventStore):
     """Cannot append to some aggregates, for a reason that nobody thought of."""
 
     def __init__(self, side: WriteSide, broken: set[str]) -> None:
-        super().__init__(side.nc)
+        super().__init__(side.nc, side.store.event_keys)
         self.broken = broken
 
     async def append(self, changes: Sequence[Change], context: Context, **more: Any) -> list[Recorded]:
@@ -270,7 +270,7 @@ async def test_a_deletion_that_fails_delays_no_other_and_is_tried_again(server: 
     store, world = Failing(server, {names[0]}), World()
     deletions = Deletions(store, world)
     tasks = [
-        asyncio.create_task(world.follow(server.nc, Turns(lambda: 0))),
+        asyncio.create_task(world.follow(server.nc, Turns(lambda: 0), server.store.event_keys)),
         asyncio.create_task(deletions.driver().run()),
     ]
 

@@ -19,6 +19,7 @@ from domain.vm import Spec, VmRequested
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, Tip
 from eventstore.vault.vault import Vault
+from tests.event_keys import put_keys
 from tests.integrity.logs import CONTEXT, Log, rewrite, running
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -153,6 +154,7 @@ async def test_what_a_vm_was_given_is_revealed_until_it_is_erased(nebula: Nebula
     text = "#cloud-config\npassword: correct horse"
     async with running() as log:
         vault = Vault.of(log.nc, log.home / "master.key")
+        put_keys(log.home)
         ids = [str(uuid4()) for _ in range(2)]
         for id_ in ids:
             at = datetime.now(UTC)

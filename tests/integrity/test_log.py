@@ -158,7 +158,7 @@ async def holes(nc: Client) -> AsyncIterator[Parked]:
 
 async def batches(log: Log, events: int) -> AsyncIterator[Recorded]:
     """What a feed hands out from the beginning on, so many of them."""
-    async with contextlib.aclosing(follow(log.nc, 0)) as found:
+    async with contextlib.aclosing(follow(log.nc, 0, event_keys=None)) as found:
         async for batch in found:
             for recorded in batch:
                 yield recorded

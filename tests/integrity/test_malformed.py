@@ -76,7 +76,7 @@ async def test_what_follows_a_malformed_message_is_stored_and_read(tmp_path: Pat
             assert again.tip == loaded.tip.after(appended)
             assert [r.version for r in await store.history(ref)] == list(range(1, version + 2))
         world, seen = World(), 0
-        async for batch in follow(nc, 0):
+        async for batch in follow(nc, 0, event_keys=None):
             for recorded in batch:
                 assert (world.take(recorded) is not None) == (recorded.position in strange), recorded
                 events.row(recorded)

@@ -15,6 +15,7 @@ from runtime.local.servers import NatsServer
 from runtime.settings import ProjectionsSettings
 from runtime.tasks import patience
 from runtime.tasks.backoff import Backoff
+from tests.event_keys import put_keys
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
@@ -31,6 +32,7 @@ async def test_they_wait(number: int, nats_server: NatsServer, tmp_path: Path, m
     monkeypatch.setattr(Vault, "of", of)
     monkeypatch.setattr(patience, "RETRY", Backoff(first=0.0, last=0.0))
     serving = asyncio.Event()
+    put_keys(tmp_path)
 
     async def answer(*_: object) -> None:
         serving.set()

@@ -30,6 +30,7 @@ from projections.position import Position
 from projections.runner import Runner
 from runtime.local.servers import Postgres
 from tests.domain.story import uid
+from tests.event_keys import put_keys
 from tests.eventstore.log import noted
 from tests.projections.cloud import SSH_KEY, Cloud, projected
 
@@ -210,6 +211,7 @@ async def test_destroyed_keys_are_no_difference(made: Made) -> None:
 
 async def test_the_command_names_what_differs(made: Made) -> None:
     cloud, _ = made
+    put_keys(cloud.home)
     env = {
         **os.environ,
         "NEBULA_NATS_URL": cloud.nats.url,
