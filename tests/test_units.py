@@ -26,7 +26,7 @@ ROLES: dict[str, type[Common]] = {
 UNPRIVILEGED = sorted(ROLES.keys() - {"node"})
 #: The secrets that a role is given as files, besides its credential for the bus.
 SECRETS = {
-    "gateway": {"NEBULA_PEPPER_FILE"},
+    "gateway": {"NEBULA_PEPPER_FILE", "NEBULA_EVENT_KEYS_FILE"},
     "handlers": {"NEBULA_MASTER_KEY_FILE", "NEBULA_EVENT_KEYS_FILE"},
     "projections": {"NEBULA_MASTER_KEY_FILE", "NEBULA_EVENT_KEYS_FILE"},
     "guest-data": set(),
