@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from domain.contract import RoleProcess, RoleStatus
-from eventstore.log.keyring import Keyring, NoKeyring
+from eventstore.log.keyring import Keyring
 from eventstore.vault.vault import Vault
 from projections import database
 from projections.guest_answers import GuestAnswers
@@ -53,14 +53,10 @@ async def keep(settings: ProjectionsSettings) -> None:
                 raise CannotRun(sentence(error)) from error
             raise
 
-    async def ready() -> None:
-        keys.ready()
-
     try:
         await pool.open()
         # Handlers make the file if this process may only read its folder. A full disk may get free space.
         vault = await patiently(f"the master key {path}", opened, (OSError,))
-        await patiently(f"the event keys {keys.path}", ready, (NoKeyring,))
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position, event_keys=keys)
         answers = GuestAnswers(nc, pool, vault, position)

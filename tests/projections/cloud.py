@@ -26,6 +26,7 @@ from projections.runner import Runner
 from runtime.bus import streams
 from runtime.bus.bus import QuickClient
 from runtime.local.servers import NatsServer, Postgres, create_database, start_nats
+from tests.event_keys import put_keys
 
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPm7BrCmWzJLJTdaN5UVvVY4O5F5aWzqZ8tcG2cR9u1H"
 SSH_KEY = f"ssh-ed25519 {KEY} somebody@somewhere"
@@ -144,6 +145,7 @@ class Cloud:
 async def cloud(home: Path, postgres: Postgres) -> AsyncIterator[Cloud]:
     """A cloud with nothing in it."""
     server = await start_nats(home)
+    put_keys(home)  # of a log without MACs, since no handlers write it
     nc = QuickClient()  # as all roles have it
     await nc.connect(server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)  # type: ignore[arg-type]
     await streams.ensure_all(nc.jetstream(), 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from runtime.local.child import Child, spawn
+from tests.event_keys import put_keys
 from tests.waiting import eventually
 
 ROLES = ["handlers", "projections", "guest-data", "gateway", "node", "simulation"]
@@ -56,6 +57,8 @@ async def role(
     """A role with a home of its own, killed at the end. `user`: as whom; `more`: settings without their prefix."""
     folder = home / name
     folder.mkdir(exist_ok=True)
+    if user is None:
+        put_keys(folder)  # the same for all, as on hosts of one platform
     settings = {
         "HOME": str(folder),
         "NATS_URL": nats_url,

@@ -50,6 +50,7 @@ class Deployment:
             "NEBULA_HOME": str(self.home),
             "NEBULA_NATS_URL": self.cloud.nats.url,
             "NEBULA_MASTER_KEY_FILE": str(self.cloud.home / "master.key"),
+            "NEBULA_EVENT_KEYS_FILE": str(self.cloud.home / "event.keys"),
             **{f"NEBULA_{key}": value for key, value in settings.items()},
         }
         role = Role(name, [sys.executable, "-m", "cli.local.role", name], environment)
