@@ -37,10 +37,13 @@ async def follow(
 ) -> AsyncGenerator[list[Recorded], None]:
     """Yield lists of at least one message after position `after`, in the order of the log, for ever.
 
-    It ends only when it is closed. While the server does not answer it waits, and then continues without a gap. Raises
-    OtherStream if the stream ends before the position that was read. `event_keys`: checks the messages; None for a
-    stream whose messages have no MACs. While there are no keys it waits.
+    `filters`: None stands for all events. `event_keys`: checks the messages; None for a stream whose messages have no
+    MACs. It ends only when it is closed. While the server does not answer, or there are no keys, it waits, and then
+    continues without a gap. Raises OtherStream if the stream ends before the position that was read, and ValueError for
+    an empty list of filters: a consumer without any would read all.
     """
+    if filters is not None and not filters:
+        raise ValueError("a list of filters must name at least one")
     if event_keys is not None:
         await _until_ready(event_keys)
     try:

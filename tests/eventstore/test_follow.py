@@ -80,6 +80,12 @@ async def test_with_filters(nc: Client, store: EventStore, project: str) -> None
     assert both == [*mine[3:], *await store.history(other)]
 
 
+async def test_no_filter_at_all_is_not_everything(nc: Client) -> None:
+    """Who may see nothing must not be shown all."""
+    with pytest.raises(ValueError, match="at least one"):
+        await anext(follow(nc, 0, [], event_keys=None))
+
+
 async def test_more_than_a_batch_and_then_what_comes(nc: Client, store: EventStore) -> None:
     target = await filled(store, 3 * ordered.MOST + 7)
     history = await store.history(target)

@@ -201,7 +201,15 @@ def test_every_list_shows_what_it_showed(old: Upgraded) -> None:
 
 
 def test_every_filter_finds_what_it_found(old: Upgraded) -> None:
-    assert old.now["ids"] == old.then["ids"]
+    """Only the operations of a project are more than then: those of its images belong to it too."""
+    then, now = old.then["ids"], old.now["ids"]
+    assert then.keys() == now.keys()
+    more = {path: [id_ for id_ in now[path] if id_ not in then[path]] for path in then}
+    assert {path: [id_ for id_ in now[path] if id_ in then[path]] for path in then} == then
+    found = more.pop("/v1/operations?project=shop")
+    assert found
+    assert set(found) <= set(then["/v1/operations?kind=image"])
+    assert not any(more.values())
 
 
 def test_every_resource_is_what_it_was(old: Upgraded) -> None:
