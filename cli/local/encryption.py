@@ -6,6 +6,7 @@ the operator's own, who renews it. The gateway sees a new file by itself, the bu
 
 import asyncio
 import contextlib
+import ipaddress
 import os
 import signal
 from dataclasses import dataclass
@@ -71,6 +72,27 @@ class Encryption:
     def _reload(self) -> None:
         with contextlib.suppress(OSError, ValueError):  # a server that just ends reads the file when it starts again
             os.kill(int((self.home / "nats.pid").read_text()), signal.SIGHUP)
+
+
+def require_guarded(address: str | None, *, guarded: bool) -> None:
+    """Refuse an address that others can reach for a bus on which everybody may do everything. Raises Usage.
+
+    `guarded`: the bus has accounts, or is not started here.
+    """
+    if address is None or guarded or is_loopback(address):
+        return
+    raise Usage(
+        f"--listen {address}: others could reach the bus, which `nebula up` starts without accounts; "
+        "set NEBULA_NATS_URL to a bus with accounts, or listen on an address of 127.0.0.0/8"
+    )
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an address can only be reached from this machine. A name counts as one that others can reach."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 def encryption(

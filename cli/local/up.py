@@ -22,7 +22,7 @@ from cli.client.command import trust_in
 from cli.client.credentials import CA_FILE, DEFAULT_URL
 from cli.client.errors import CliError, Usage
 from cli.local import home
-from cli.local.encryption import Encryption, encryption
+from cli.local.encryption import Encryption, encryption, require_guarded
 from cli.local.health import print_health
 from cli.local.progress import Progress, say
 from cli.local.ready import wait_until_ready
@@ -108,6 +108,7 @@ async def platform(settings: UpSettings) -> None:
         say(f"Nebula on {settings.home}")
         ready = Progress()
         await home.stop_leftovers(settings.home, tuple(ROLES))
+        require_guarded(settings.listen, guarded=settings.given("nats_url"))
         tls = encryption(settings.home, settings.listen, settings.tls_cert, settings.tls_key, settings.tls_ca)
         http_port = _port(settings, "http_port", settings.http_host)
 

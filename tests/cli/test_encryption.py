@@ -9,7 +9,7 @@ from cryptography import x509
 
 from cli.client.errors import Usage
 from cli.local import encryption as module
-from cli.local.encryption import Encryption, encryption
+from cli.local.encryption import Encryption, encryption, require_guarded
 from runtime.bus import bus
 from runtime.local.servers import NATS_CONF, NatsServer, start_nats
 from runtime.settings import Common
@@ -110,6 +110,15 @@ def test_a_certificate_of_ones_own(tmp_path: Path) -> None:
     assert file.read_bytes() == before, "it is not ours to renew"
     assert not (tmp_path / "tls").exists()
     assert pinned(found.authority)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "0.0.0.0", "::", "2001:db8::1", "cloud.example", "127.0.0.1.example"])
+def test_a_bus_without_accounts_is_not_served_to_others(address: str) -> None:
+    with pytest.raises(Usage, match="accounts"):
+        require_guarded(address, guarded=False)
+    require_guarded(address, guarded=True)
+    for here in (None, "127.0.0.1", "127.0.0.2", "::1", "localhost"):
+        require_guarded(here, guarded=False)
 
 
 def test_without_listen_there_is_none(tmp_path: Path) -> None:
