@@ -29,14 +29,14 @@ from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
 from handlers.managers.dispatch import Dispatcher
 from handlers.managers.driver import Driver
-from handlers.managers.enrollments import Enrollments
+from handlers.managers.enrollments import Enrollments, nothing, revoke
 from handlers.managers.images import Verifier
 from handlers.managers.lease import Lease
 from handlers.managers.liveness import Liveness
 from handlers.managers.missing_images import MissingImages
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
-from handlers.nodes.joining import Bus, Joining, unsigned
+from handlers.nodes.joining import Bus, Joining, Signer, unsigned
 from handlers.nodes.leases import Leases, newest_lease
 from handlers.nodes.registration import Registration, hear_heartbeats
 from handlers.nodes.reports import Reports, receive
@@ -45,6 +45,8 @@ from handlers.world.turns import Turns
 from handlers.world.world import World
 from runtime import logs, subjects
 from runtime.bus import bus, streams
+from runtime.bus.accounts.authority import signer_of
+from runtime.bus.api import has_accounts
 from runtime.bus.status import publish_status
 from runtime.process import Process, this
 from runtime.settings import HandlersSettings
@@ -101,7 +103,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         Placer(store, world, policy, turns).driver(),
         dispatcher.driver(),
         Deletions(store, world).driver(),
-        Enrollments(store, world).driver(),
+        Enrollments(store, world, partial(revoke, nc) if has_accounts(nc) else nothing).driver(),
         liveness.driver(),
         Deadlines(store, world, liveness.disk_is_full).driver(),
         Verifier(store, world, readers[0], vault, kept).driver(),
@@ -119,7 +121,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         turns=turns,
         liveness=liveness,
         registration=Registration(store, liveness, leases, settings.lease_seconds, malformed),
-        joining=Joining(store, bus_of(settings), unsigned, settings.node_credential_hours * 3600, malformed),
+        joining=Joining(store, bus_of(settings), signer(settings), settings.node_credential_hours * 3600, malformed),
         reports=Reports(store, world),
         parking=parking,
         dispatcher=dispatcher,
@@ -137,6 +139,17 @@ def bus_of(settings: HandlersSettings) -> Bus:
         return Bus(url, settings.nats_ca.read_text())
     except OSError as error:
         raise CannotRun(f"NEBULA_NATS_CA: {error.strerror}: {settings.nats_ca}") from error
+
+
+def signer(settings: HandlersSettings) -> Signer:
+    """Makes credentials of nodes, if this process has the key for that. Raises CannotRun."""
+    file = settings.home / "bus" / "node-signer"
+    try:
+        return signer_of(file).credentials
+    except FileNotFoundError:
+        return unsigned  # a bus without accounts
+    except (OSError, ValueError) as error:
+        raise CannotRun(f"{file} cannot be used: {error}") from error
 
 
 async def give_back(lease: Lease, nc: Client) -> None:

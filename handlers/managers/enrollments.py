@@ -6,14 +6,20 @@ Level-triggered: after a start, every key that was ever revoked is revoked on th
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from nats.aio.client import Client
+
 from domain import enrollment, node
 from domain.enrollment import Enrollment, WithdrawEnrollment
 from eventstore.log.envelope import Ref
-from eventstore.log.store import EventStore
+from eventstore.log.store import EventStore, Unavailable
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
 from handlers.world.world import Changes, World
 from runtime import logs, subjects
+from runtime.bus import requests
+from runtime.bus.accounts import revoking
+from runtime.bus.replies import InvalidReply
+from runtime.bus.requests import Unanswered
 
 log = logs.get(__name__)
 
@@ -23,6 +29,14 @@ Revoke = Callable[[str], Awaitable[None]]
 
 async def nothing(_: str) -> None:
     """For a bus without accounts: there is nothing to revoke."""
+
+
+async def revoke(nc: Client, public_key: str) -> None:
+    """Ask the authority of the bus. Raises Unavailable if it does not answer."""
+    try:
+        await revoking.ask(nc, public_key)
+    except (Unanswered, requests.Refused, InvalidReply) as error:
+        raise Unavailable(f"a key of a node could not be revoked on the bus: {error}") from error
 
 
 class Enrollments:

@@ -1,0 +1,120 @@
+"""A node that joins gets a credential of its own from real handlers, renews it, and loses it within seconds."""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from domain.contract.joining import Joined, JoinRequest
+from domain.enrollment import IssueJoinToken, RevokeEnrollment, decide, evolve
+from eventstore.log.store import EventStore
+from handlers.apply import apply, manager, now
+from handlers.nodes.joining import ref
+from node_daemon.membership.credentials import Files, applied, public
+from node_daemon.membership.renewal import renew
+from runtime import subjects
+from runtime.bus import bus, requests
+from runtime.bus.accounts import revoking
+from runtime.bus.requests import Patience
+from runtime.random_id import random_uuid
+from runtime.settings import NodeSettings
+from runtime.tasks.patience import CannotRun
+from tests.bus_accounts.conftest import Guarded
+
+PATIENCE = Patience(5.0, in_all=30.0, nobody=30.0)
+
+
+@pytest.fixture
+async def handlers(guarded: Guarded) -> AsyncIterator[Guarded]:
+    """Handlers as a process, and the authority that they ask to revoke."""
+    await revoking.serve(guarded.connections["authority"], guarded.connections["system"], guarded.authority)
+    environment = {
+        **os.environ,
+        "NEBULA_HOME": str(guarded.home),
+        "NEBULA_NATS_URL": guarded.server.url,
+        "NEBULA_NATS_CREDS": str(guarded.authority.file("handlers")),
+    }
+    command = [sys.executable, "-m", "cli.local.role", "handlers"]
+    process = await asyncio.create_subprocess_exec(*command, env=environment)
+    try:
+        yield guarded
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def decided(guarded: Guarded, node: str, command: Any) -> None:
+    store = EventStore(guarded.connections["handlers"])
+    await apply(store, ref(node), decide, evolve, command, manager("test"))
+
+
+async def joined(guarded: Guarded, home: Path, node: str) -> Files:
+    """What a host stores that has joined through the gateway's account."""
+    token = f"nbj_{node}_{secrets.token_urlsafe(32)}"
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    words = {"operation": random_uuid(), "fingerprint": "f"}
+    await decided(guarded, node, IssueJoinToken(enrollment=node, at=now(), digest=digest, **words))
+    files = Files(home)
+    seed = files.pending(digest)
+    body = JoinRequest(node=node, token=token, public_key=public(seed)).model_dump_json().encode()
+    gateway = guarded.connections["gateway"]
+    answer = await requests.request(gateway, subjects.JOIN, body, PATIENCE, Joined.model_validate)
+    files.store(answer, seed, "https://platform", answer.nats_url)
+    return files
+
+
+def settings(home: Path) -> NodeSettings:
+    return applied(NodeSettings(home=home))
+
+
+async def test_a_node_joins_renews_and_is_cut_off(handlers: Guarded, tmp_path: Path) -> None:
+    home = tmp_path / "host"
+    files = await joined(handlers, home, "n7")
+    mine = settings(home)
+    assert (mine.node, mine.nats_url) == ("n7", handlers.server.url)
+    node = await bus.connect(mine, "node-n7")
+    held = files.held()
+    assert held is not None
+    before = files.creds.read_text()
+    renewed = await renew(node, files, held)
+    assert renewed.public_key == held.public_key and files.creds.read_text() != ""
+    again = await bus.connect(settings(home), "node-n7")
+    await again.close()
+    await node.flush()
+    assert node.is_connected and before
+
+    words = {"operation": random_uuid(), "fingerprint": "f"}
+    await decided(handlers, "n7", RevokeEnrollment(enrollment="n7", at=now(), **words))
+    with pytest.raises(CannotRun, match="revoked"):
+        await asyncio.wait_for(node.until_ended(), 20)
+    with pytest.raises(CannotRun, match="revoked"):
+        await bus.connect(settings(home), "node-n7")
+
+
+async def test_a_later_join_ends_the_earlier_key(handlers: Guarded, tmp_path: Path) -> None:
+    await joined(handlers, tmp_path / "first", "n7")
+    first = await bus.connect(settings(tmp_path / "first"), "node-n7")
+    await joined(handlers, tmp_path / "second", "n7")
+    second = await bus.connect(settings(tmp_path / "second"), "node-n7")
+    with pytest.raises(CannotRun, match="revoked"):
+        await asyncio.wait_for(first.until_ended(), 20)
+    await second.flush()
+    assert second.is_connected
+    await second.close()
+
+
+async def test_a_node_renews_for_itself_only(handlers: Guarded, tmp_path: Path) -> None:
+    await joined(handlers, tmp_path / "one", "n7")
+    other = await joined(handlers, tmp_path / "two", "n8")
+    node = await bus.connect(settings(tmp_path / "one"), "node-n7")
+    theirs = other.held()
+    assert theirs is not None
+    with pytest.raises(requests.Unanswered):
+        await renew(node, other, theirs)
+    await node.close()
