@@ -83,7 +83,7 @@ def require_guarded(address: str | None, *, guarded: bool) -> None:
         return
     raise Usage(
         f"--listen {address}: others could reach the bus, which `nebula up` starts without accounts; "
-        "set NEBULA_NATS_URL to a bus with accounts, or listen on an address of 127.0.0.0/8"
+        "set NEBULA_BUS_ACCOUNTS=true, or listen on an address of 127.0.0.0/8"
     )
 
 

@@ -108,7 +108,7 @@ async def platform(settings: UpSettings) -> None:
         say(f"Nebula on {settings.home}")
         ready = Progress()
         await home.stop_leftovers(settings.home, tuple(ROLES))
-        require_guarded(settings.listen, guarded=settings.given("nats_url"))
+        require_guarded(settings.listen, guarded=settings.bus_accounts or settings.given("nats_url"))
         tls = encryption(settings.home, settings.listen, settings.tls_cert, settings.tls_key, settings.tls_ca)
         http_port = _port(settings, "http_port", settings.http_host)
 
