@@ -13,6 +13,7 @@ import pytest
 
 from domain.contract.joining import Joined, JoinRequest
 from domain.enrollment import IssueJoinToken, RevokeEnrollment, decide, evolve
+from eventstore.log.keyring import Keyring
 from eventstore.log.store import EventStore
 from handlers.apply import apply, manager, now
 from handlers.nodes.joining import ref
@@ -26,6 +27,7 @@ from runtime.random_id import random_uuid
 from runtime.settings import NodeSettings
 from runtime.tasks.patience import CannotRun
 from tests.bus_accounts.conftest import Guarded
+from tests.event_keys import put_keys
 
 PATIENCE = Patience(5.0, in_all=30.0, nobody=30.0)
 
@@ -40,6 +42,7 @@ async def handlers(guarded: Guarded) -> AsyncIterator[Guarded]:
         "NEBULA_NATS_URL": guarded.server.url,
         "NEBULA_NATS_CREDS": str(guarded.authority.file("handlers")),
     }
+    put_keys(guarded.home, since=0)
     command = [sys.executable, "-m", "cli.local.role", "handlers"]
     process = await asyncio.create_subprocess_exec(*command, env=environment)
     try:
@@ -50,7 +53,7 @@ async def handlers(guarded: Guarded) -> AsyncIterator[Guarded]:
 
 
 async def decided(guarded: Guarded, node: str, command: Any) -> None:
-    store = EventStore(guarded.connections["handlers"])
+    store = EventStore(guarded.connections["handlers"], Keyring(guarded.home / "event.keys"))
     await apply(store, ref(node), decide, evolve, command, manager("test"))
 
 
