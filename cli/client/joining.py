@@ -12,6 +12,7 @@ from cli.client.client import Client, path
 from cli.client.errors import CliError, Refused, Usage
 from cli.client.platform_url import HERE, platform_url
 from cli.client.session import note
+from runtime.subjects import SLUG
 from runtime.tls.authority import fingerprint, is_fingerprint
 from runtime.tls.contexts import BadCertificate, pinned, unverified
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from node_daemon.membership.credentials import Held
 
-_TOKEN = re.compile(r"nbj_([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)_[A-Za-z0-9_-]{43}")
+_TOKEN = re.compile(f"nbj_({SLUG})_[A-Za-z0-9_-]{{43}}")
 #: Hosts in a URL of the bus that stand for the host at which the gateway was reached.
 ANYWHERE = ("0.0.0.0", "::")  # noqa: S104  (nothing is bound here)
 

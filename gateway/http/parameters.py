@@ -38,6 +38,7 @@ _WAIT = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,6})?)s?")
 _BYTES = re.compile(r"[0-9]{1,8}")
 VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 PAGE_TOKEN = re.compile(r"([0-9]{1,19})-([0-9a-f]{16})")
+TICKET = re.compile(r"[A-Za-z0-9_-]{43}")
 CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
@@ -176,6 +177,13 @@ def cursor(request: Request) -> str | None:
     return text
 
 
+def ticket(request: Request) -> None:
+    """Refuse a ticket of another form, also beside a token. Raises Problem (400)."""
+    text = request.query_params.get("ticket")
+    if text is not None and not TICKET.fullmatch(text):
+        raise invalid_parameter("ticket", "has to be the ticket of an answer to POST /v1/tickets")
+
+
 def size(request: Request) -> int:
     """The maximum number of bytes of an answer."""
     text = request.query_params.get("bytes")
@@ -243,7 +251,7 @@ _JUDGES: Mapping[str, Callable[[Request], object]] = {
     "bytes": size,
     "cursor": cursor,
     "force": partial(flag, name="force"),
-    "ticket": lambda _: None,  # it was checked when it was redeemed
+    "ticket": ticket,
     **{name: partial(position, name=name) for name in ("min_position", "after")},
     **{name: partial(moment, name=name) for name in ("at", "from", "to")},
 }

@@ -25,7 +25,7 @@ ACTOR: Schema = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": 
 TOKEN: Schema = {"type": "string", "pattern": f"^{subjects.TOKEN.pattern}$"}
 #: A pattern cannot express that it is from the previous page; the format does.
 PAGE_TOKEN: Schema = {"type": "string", "pattern": f"^{parameters.PAGE_TOKEN.pattern}$", "format": "page-token"}
-TICKET: Schema = {"type": "string", "pattern": "^[A-Za-z0-9_-]{43}$"}
+TICKET: Schema = {"type": "string", "pattern": f"^{parameters.TICKET.pattern}$"}
 POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": parameters.MOST_POSITION}
 TIME: Schema = {"type": "string", "format": "date-time"}
 MOMENT: Schema = {"anyOf": [POSITION, TIME]}

@@ -134,6 +134,8 @@ async def test_another_user_of_the_machine_can_do_nothing(cloud: Platform) -> No
             assert "PONG" not in answer, where
             assert "MSG " not in answer, where
         for opening in ("varz", "jsz", "metrics", "api"):
+            if (opening, int(port)) == ("metrics", cloud.seed_port):  # how many answers guests got, and no name
+                continue
             assert " 200 " not in answers[opening].split("\r\n", 1)[0], f"{opening} of {where}"
             assert "NEBULA_" not in answers[opening], where
         assert " 200 " not in answers["seed"].split("\r\n", 1)[0], where

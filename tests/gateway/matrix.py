@@ -122,6 +122,7 @@ async def world(api: Platform) -> AsyncIterator[World]:
             return (await made_world.call([*CALLERS][-1], "GET", "/v1/me")).status_code == 200
 
         await eventually(known, "the gateway knows the tokens")
+        await gateway.caught_up()  # what was made above went through another gateway
         yield made_world
 
 
