@@ -12,7 +12,7 @@ from domain.contract.guest_data import MOST_DIGESTS
 from projections.guest_data.asker import Asker, NoAnswer
 from projections.guest_data.copies import Copies
 from projections.guest_data.source import Source
-from projections.guest_data.status import Status
+from projections.guest_data.status import Status, kept_token
 from runtime import listener, logs, subjects, unprivileged
 from runtime.bus import bus
 from runtime.bus.status import publish_status
@@ -35,11 +35,12 @@ LOOK_SECONDS = 30.0
 async def run(settings: GuestDataSettings) -> None:
     """Serve guests until SIGTERM or SIGINT. Raises errors that retries do not solve."""
     os.nice(NICE)
+    token = kept_token(settings.home)
     folder = drop_privileges(settings.copies_dir, settings.nats_creds)
     stop = asyncio.Event()
     for sig in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sig, stop.set)
-    await until_stopped(stop, keep(settings, folder, stop))
+    await until_stopped(stop, keep(settings, folder, token, stop))
     log.info("guest-data stopped")
 
 
@@ -70,12 +71,12 @@ def drop_privileges(folder: Path, credential: Path | None = None) -> Path | None
     return made
 
 
-async def keep(settings: GuestDataSettings, folder: Path | None, stop: asyncio.Event) -> None:
+async def keep(settings: GuestDataSettings, folder: Path | None, token: str | None, stop: asyncio.Event) -> None:
     """Run all parts until cancelled or one of them fails."""
     nc = await bus.connect(settings, "guest-data")
     try:
         asker, copies = Asker(nc), Copies(folder)
-        source = Source(asker, copies, Status(asker, copies.__len__))
+        source = Source(asker, copies, Status(asker, copies.__len__, token))
         process, began = RoleProcess.model_validate(this(), from_attributes=True), datetime.now(UTC)
 
         def status_message(ends: bool) -> bytes:

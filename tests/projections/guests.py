@@ -24,6 +24,9 @@ from runtime.tasks.tasks import end
 from tests.projections.cloud import Cloud, projected
 from tests.waiting import eventually
 
+#: What `/metrics` needs.
+TOKEN = "t" * 32
+
 
 @dataclass
 class Guests:
@@ -64,7 +67,7 @@ async def guests(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -
 def guest_data(nc: Client, folder: Path | None = None) -> Source:
     """The data source, which asks over this connection."""
     asker, copies = Asker(nc), Copies(folder)
-    return Source(asker, copies, Status(asker, copies.__len__))
+    return Source(asker, copies, Status(asker, copies.__len__, TOKEN))
 
 
 @asynccontextmanager

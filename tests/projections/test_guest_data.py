@@ -23,7 +23,7 @@ from projections.guest_data.source import network_of
 from projections.position import Position
 from runtime import subjects
 from tests.http_edge import serving
-from tests.projections.guests import Guests, guest_data, guests, placed
+from tests.projections.guests import TOKEN, Guests, guest_data, guests, placed
 from tests.waiting import eventually
 
 __all__ = ["guests"]
@@ -274,7 +274,9 @@ async def test_the_host_sees_how_it_is_and_guests_do_not(guests: Guests, away: A
     assert (ill.status_code, ill.json()["status"]) == (503, "unavailable")
     assert "Postgres is away" in ill.json()["detail"]
     assert await guests.opens(ref, 1)
-    metrics = (await guests.http.get("/metrics")).text
+    for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": TOKEN}):
+        assert (await guests.http.get("/metrics", headers=headers)).status_code == 404
+    metrics = (await guests.http.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})).text
     assert 'nebula_guest_data_answers_total{document="meta-data",status="200"}' in metrics
     assert "nebula_guest_data_from_copies_total" in metrics
     assert "nebula_guest_data_copies " in metrics
