@@ -186,6 +186,8 @@ async def serve(settings: HandlersSettings) -> None:
         store = EventStore(nc, parts.keys)
         essential.start("malformed messages", parts.world.malformed.run(parts.parking))
         essential.start("parked", parts.parking.keep_count())
+        if has_accounts(nc):
+            essential.start("old parked records", parts.parking.keep_tidy())
         essential.start("world", parts.world.follow(nc, parts.turns, parts.keys))
         await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
         log.info("world read", position=parts.world.position)

@@ -150,6 +150,14 @@ class Capacity:
             await self._api(f"STREAM.PURGE.{self._stream.name}", {"filter": subjects.parked(source, key)})
         self._records.pop(source, None)
 
+    async def tidy(self, source: str) -> None:
+        """Delete what processes leave that may not delete: the oldest closed records, and earlier states of `more`."""
+        if (await self._states(source)).get(MORE, 0) > 1:
+            found, _ = await self._more(source)
+            if found is not None:
+                await self._forget_earlier(found.subject, found.position)
+        await self.forget(source)
+
     async def _settle(self, source: str, position: int) -> None:
         """Store in the record `more` that messages up to this position must not be parked again."""
         subject = subjects.parked(source, MORE)

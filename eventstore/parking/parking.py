@@ -66,8 +66,12 @@ of their positions.
 BODILESS = (LOG, WANTED)
 """The sources whose bodies are not stored."""
 
+SOURCES = (LOG, REPORTS, CHECKPOINTS, HOLES, WANTED)
+
 AGAIN = 1.0
 """Seconds between two tries to store the counts."""
+TIDY = 30.0
+"""Seconds between two deletions of what other processes leave."""
 
 
 class NotParked(LookupError):
@@ -104,6 +108,16 @@ class Parking:
                 await self._capacity.write_counts()
             except Unavailable as error:
                 log.warning("cannot store the number of messages without room; it will try again", error=str(error))
+
+    async def keep_tidy(self) -> None:
+        """Delete old records and states for the processes that may not delete any, for ever."""
+        while True:
+            await asyncio.sleep(TIDY)
+            try:
+                for source in SOURCES:
+                    await self._capacity.tidy(source)
+            except Unavailable as error:
+                log.warning("cannot delete old records of parked messages yet", error=str(error))
 
     async def park(
         self,
