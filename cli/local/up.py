@@ -22,6 +22,7 @@ from cli.client.command import trust_in
 from cli.client.credentials import CA_FILE, DEFAULT_URL
 from cli.client.errors import CliError, Usage
 from cli.local import home
+from cli.local.accounts import Accounts
 from cli.local.encryption import Encryption, encryption, require_guarded
 from cli.local.health import print_health
 from cli.local.progress import Progress, say
@@ -114,17 +115,19 @@ async def platform(settings: UpSettings) -> None:
 
         nats_url = settings.nats_url
         own_bus = settings.bus_accounts and not settings.given("nats_url")
-        authority = Authority(settings.home) if own_bus else None
+        host = None if settings.given("simulate") else settings.node
+        accounts = Accounts(Authority(settings.home), host) if own_bus else None
         if not settings.given("nats_url"):
             port = home.nats_port(settings.home)
             start = partial(start_nats, settings.home, port=port)
             if tls is not None:
-                conf, host = tls.configuration(NATS_CONF), REACHED_AT.get(tls.address, tls.address).strip("[]")
-                start = partial(start, conf=conf, address=host, encrypted=True)
-            if authority is not None:
-                authority.write()
-                start = partial(start, accounts=authority)
-            disk = FullDisk(lambda line: say(f"{'nats':<12} {line}"))
+                conf, address = tls.configuration(NATS_CONF), REACHED_AT.get(tls.address, tls.address).strip("[]")
+                start = partial(start, conf=conf, address=address, encrypted=True)
+            if accounts is not None:
+                accounts.renew()
+                start = partial(start, accounts=accounts.authority)
+            ask = accounts.write_error if accounts is not None else None
+            disk = FullDisk(lambda line: say(f"{'nats':<12} {line}"), ask)
             nats_url = (await stack.enter_async_context(kept("nats", start, disk.watch))).url
         else:
             await outside("nats", bus.place(settings), partial(_reach_nats, settings))
@@ -168,16 +171,24 @@ async def platform(settings: UpSettings) -> None:
         put(home.api_url_file(settings.home), url)
         put(home.seed_url_file(settings.home), environment["NEBULA_SEED_URL"])
         began = datetime.now(UTC)
+        connections = []
+        if accounts is not None:
+            trusted = {"nats_url": nats_url, "nats_ca": None if tls is None else tls.authority}
+            connections = await stack.enter_async_context(accounts.serving(settings.model_copy(update=trusted)))
         essential = await stack.enter_async_context(Essential())
         essential.start("log files", keep_small(settings.home / "log", settings.log_mib * MIB))
         if tls is not None:
             essential.start("certificate", tls.keep())
+        if accounts is not None:
+            for nc in connections:
+                essential.start("bus", nc.until_ended())
+            essential.start("credentials", accounts.keep())
         databases = {"gateway": dsns[PostgresRole.GATEWAY], "projections": dsns[PostgresRole.PROJECTIONS]}
         roles = [
             _role(
                 settings,
                 name,
-                environment | {"NEBULA_POSTGRES_DSN": databases.get(name, "")} | _login(settings, name, authority),
+                environment | {"NEBULA_POSTGRES_DSN": databases.get(name, "")} | _login(name, accounts),
             )
             for name in ROLES
         ]
@@ -239,14 +250,11 @@ def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Ro
     return Role(name, [sys.executable, "-m", "cli.local.role", program, str(file)], environment)
 
 
-def _login(settings: UpSettings, name: str, authority: Authority | None) -> dict[str, str]:
+def _login(name: str, accounts: Accounts | None) -> dict[str, str]:
     """The setting with the credential of a role on the bus; none without accounts."""
-    if authority is None:
+    if accounts is None:
         return {}
-    if name == "node" and not settings.given("simulate"):
-        authority.renew("node", settings.node)
-        return {"NEBULA_NATS_CREDS": str(authority.file(f"node-{settings.node}"))}
-    return {"NEBULA_NATS_CREDS": str(authority.file(SIMULATION if name == "node" else name))}
+    return {"NEBULA_NATS_CREDS": str(accounts.file(SIMULATION if name == "node" and accounts.node is None else name))}
 
 
 def _ports(http: int, seed: int, *servers: str) -> list[int]:

@@ -9,7 +9,7 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any
@@ -30,10 +30,12 @@ RESTART = Backoff(first=10.0, last=600.0, jitter=0.0)
 class FullDisk:
     """Stops a server that needs a restart to store again; its supervisor starts it again.
 
-    `tell`: called with one line of text for each change.
+    `tell`: called with one line of text for each change. `ask`: for the server's error about a write; by default its
+    monitoring port is asked.
     """
 
     tell: Callable[[str], None]
+    ask: Callable[[NatsServer], Awaitable[str | None]] | None = None
     _restarts: int = 0
     _not_before: float = 0.0
 
@@ -42,7 +44,7 @@ class FullDisk:
         store, reported = server.home / "nats", False
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            trouble = await asyncio.to_thread(write_error, server.monitor)
+            trouble = await (self.ask or monitored)(server)
             if trouble is None:
                 continue
             if not reported:
@@ -62,6 +64,10 @@ class FullDisk:
             return
 
 
+async def monitored(server: NatsServer) -> str | None:
+    return await asyncio.to_thread(write_error, server.monitor)
+
+
 def write_error(monitor: int) -> str | None:
     """The server's error about a stream or consumer that it cannot write; None if it reports none.
 
@@ -75,6 +81,11 @@ def write_error(monitor: int) -> str | None:
         document = _document(answer)
     except (OSError, ValueError, HTTPException):
         return None
+    return failed_write(document)
+
+
+def failed_write(document: Any) -> str | None:
+    """The error about a write in what a server says of its health, if there is one."""
     errors = document.get("errors") if isinstance(document, dict) else None
     texts = [str(each.get("error")) for each in errors or [] if isinstance(each, dict)]
     # Only these words distinguish a failed write from a stream that is slow to start.

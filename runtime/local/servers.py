@@ -132,6 +132,7 @@ async def start_nats(
     if accounts is None:
         options += ["--http_port", str(monitor)]
     else:
+        accounts.write()  # with revocations that the server did not take while it ran
         adopt(store, accounts.public[Account.CONTROL])
         options[1] = str(accounts.configuration(conf))
     child = await spawn(

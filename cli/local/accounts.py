@@ -1,0 +1,83 @@
+"""What `nebula up` does for a bus with accounts while it runs: new credentials, revocations, and a look at its disk.
+
+It is the only process with the keys of the bus. Handlers ask it to revoke a node's credential.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from nats.errors import Error as NatsError
+
+from cli.local.progress import say
+from runtime.bus import bus
+from runtime.bus.accounts import revoking
+from runtime.bus.accounts.authority import WITH_FILE, Authority
+from runtime.bus.accounts.table import A_NODE, AUTHORITY, SYSTEM
+from runtime.local.full_disk import failed_write
+from runtime.local.servers import NatsServer
+from runtime.settings import Common
+
+#: Seconds between two looks at the credentials. They are renewed ten days before they expire.
+LOOK_SECONDS = 3600.0
+#: The subject on which a server tells whether it can store.
+HEALTH = "$SYS.REQ.SERVER.PING.HEALTHZ"
+#: Seconds to wait for that answer.
+HEALTH_SECONDS = 5.0
+
+
+@dataclass
+class Accounts:
+    """The authority of a home, with its connections once the server runs. `node`: the node of this host, if any."""
+
+    authority: Authority
+    node: str | None
+    system: bus.Connection | None = None
+
+    async def write_error(self, _: NatsServer) -> str | None:
+        """The server's error about a stream that it cannot write; None if it reports none, or does not answer."""
+        if self.system is None or not self.system.is_connected:
+            return None
+        try:
+            answer = await self.system.request(HEALTH, b'{"details": true}', timeout=HEALTH_SECONDS)
+            document = json.loads(answer.data)
+        except (NatsError, OSError, TimeoutError, ValueError):
+            return None
+        return failed_write(document.get("data") if isinstance(document, dict) else None)
+
+    def file(self, role: str) -> Path:
+        """The file with the credential of a role, or of the node of this host."""
+        return self.authority.file(role if role != A_NODE else f"{A_NODE}-{self.node}")
+
+    def renew(self) -> None:
+        """Renew what expires soon. Raises OSError."""
+        for role in WITH_FILE:
+            self.authority.renew(role)
+        if self.node is not None:
+            self.authority.renew(A_NODE, self.node)
+
+    async def keep(self) -> None:
+        """Renew credentials, for ever. Processes read their file again when they connect again."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                await asyncio.to_thread(self.renew)
+            except OSError as error:  # such as a full disk; there are days left
+                say(f"{'nats':<12} credentials are not renewed: {error}")
+
+    @asynccontextmanager
+    async def serving(self, settings: Common) -> AsyncIterator[list[bus.Connection]]:
+        """Answer requests to revoke. `settings`: those of a connection to the bus. Raises CannotRun."""
+        async with AsyncExitStack() as stack:
+            connections = []
+            for role in (SYSTEM, AUTHORITY):
+                mine = settings.model_copy(update={"nats_creds": self.authority.file(role)})
+                connection = await bus.connect(mine, f"up-{role}", silent=True)
+                stack.push_async_callback(connection.close)
+                connections.append(connection)
+            self.system, answering = connections
+            await revoking.serve(answering, self.system, self.authority)
+            yield connections
