@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from bench.log import AT, CONTEXT, Log, life
+from domain.access import Grant, Role
 from domain.contract import Caller, CommandRequest
 from domain.project import ProjectCreated
 from domain.vm import VmChanged
@@ -89,7 +90,7 @@ def changed(number: int) -> VmChanged:
 
 async def change(made: Log, id_: str, number: int) -> int:
     """Give a VM another name; the size of the reply."""
-    context = Caller(actor="bench", operation=str(uuid4()), fingerprint=f"{number:064}")
+    context = Caller(actor="bench", grants=(Grant(Role.OPERATOR),), operation=str(uuid4()), fingerprint=f"{number:064}")
     body = CommandRequest(args={"vm": id_, "name": f"db-{number:09}"}, context=context).body()
     reply = await made.bare.request(subjects.command(PROJECT, "vm", "change"), body, timeout=10)
     if isinstance(replies.read(reply.data), replies.Refusal):

@@ -61,13 +61,16 @@ class Permissions:
         in_log = sort in ACCOUNTS or sort == OIDC
         if in_log:
             await self._learn(ref, args, route, caller)
-        access = self._access(caller, sort, self._project(route, ref, args))
-        if not self._may(access, route, ref, args):
-            if not in_log:  # whether the resource exists makes a difference
-                await self._learn(ref, args, route, caller)
-            if not self._may(access, route, ref, args):
-                raise self._refusal(access, route, ref, args)
-        return access
+        project = self._project(route, ref, args)
+        access = self._access(caller, sort, project)
+        if access.may(route.verb.permission, project):
+            return access
+        if not in_log:  # whose resource it is, and whether it exists, makes a difference
+            await self._learn(ref, args, route, caller)
+            project = self._project(route, ref, args)
+            if access.may(route.verb.permission, project):
+                return access
+        raise self._refusal(access, route, ref, project)
 
     def _access(self, caller: Caller, sort: str | None, project: str | None) -> Access:
         if sort is None:
@@ -106,11 +109,8 @@ class Permissions:
         owner = kind.owner_of(subjects.SYSTEM, self._world.get(ref).state)
         return owner if owner != subjects.SYSTEM else None
 
-    def _may(self, access: Access, route: Route, ref: Ref, args: Args) -> bool:
-        return access.may(route.verb.permission, self._project(route, ref, args))
-
-    def _refusal(self, access: Access, route: Route, ref: Ref, args: Args) -> Rejected:
-        kind, needed, project = route.kind, route.verb.permission, self._project(route, ref, args)
+    def _refusal(self, access: Access, route: Route, ref: Ref, project: str | None) -> Rejected:
+        kind, needed = route.kind, route.verb.permission
         creates = route.verb.effect is Effect.CREATES
         if needed in (SELF, SELF_EDIT):
             return forbidden(access, needed)
@@ -127,16 +127,22 @@ class Permissions:
     async def _learn(self, ref: Ref, args: Args, route: Route, caller: Caller) -> None:
         """Wait until the world knows what the log has of these: the caller, its token, the project, the resource."""
         end = await self._end.position()
-        frontier = self._world.frontier
+        relevant = self._relevant(ref, args, route, caller)
+        if self._world.frontier.position >= end and not self._behind(relevant):
+            return
         try:
             async with asyncio.timeout(PATIENCE):
-                await frontier.wait_for(end)
-                relevant = self._relevant(ref, args, route, caller)
-                behind = [one for one in relevant if frontier.newest(one) > self._world.get(one).tip.position]
-                if behind:
-                    await self._world.reached(max(map(frontier.newest, behind)))
+                await self._world.frontier.wait_for(end)
+                if position := self._behind(relevant):
+                    await self._world.reached(position)
         except TimeoutError as error:
-            raise Unavailable(f"this process has read the log up to {frontier.position}, not {end}") from error
+            read = self._world.frontier.position
+            raise Unavailable(f"this process has read the log up to {read}, and it ends at {end}") from error
+
+    def _behind(self, relevant: list[Ref]) -> int:
+        """The position that the world has to reach to know the newest events of these; 0 if it knows them."""
+        newest, get = self._world.frontier.newest, self._world.get
+        return max((newest(one) for one in relevant if newest(one) > get(one).tip.position), default=0)
 
     def _relevant(self, ref: Ref, args: Args, route: Route, caller: Caller) -> list[Ref]:
         found = [refers_to(account)] if (account := account_of(caller.actor)) is not None else []
