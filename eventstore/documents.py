@@ -10,6 +10,7 @@ from nats.errors import Error as NatsError
 from eventstore.log.jetstream import Message, Stream, Unavailable
 from eventstore.log.received import EXPECTED
 from runtime.bus.api import api
+from runtime.node_keys import MAC
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,7 @@ class Document:
     position: int
     body: bytes
     stored_at: datetime = field(compare=False)
+    mac: str | None = field(default=None, compare=False)
 
 
 class Documents:
@@ -35,9 +37,10 @@ class Documents:
 
     async def all(self, filter_: str) -> list[Document]:
         """All documents on subjects that match the filter. Raises Unavailable if the server does not answer."""
-        return [Document(r.subject, r.position, r.body, r.stored_at) for r in await self._stream.read(0, filter_)]
+        stored = await self._stream.read(0, filter_)
+        return [Document(r.subject, r.position, r.body, r.stored_at, r.headers.get(MAC)) for r in stored]
 
-    async def put(self, subject: str, body: bytes, *, last: int) -> int:
+    async def put(self, subject: str, body: bytes, *, last: int, mac: str | None = None) -> int:
         """Replace the document at position `last` (0: there was none). Returns the new position.
 
         Raises Conflict if it has been replaced in the meantime, Unavailable if the outcome is unknown.
@@ -47,6 +50,8 @@ class Documents:
             EXPECTED: str(last),
             "content-type": "application/json",
         }
+        if mac is not None:
+            headers[MAC] = mac
         return await self._stream.append([Message(subject, headers, body)])
 
     async def drop(self, subject: str) -> None:

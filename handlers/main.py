@@ -48,6 +48,7 @@ from runtime.bus import bus, streams
 from runtime.bus.accounts.authority import signer_of
 from runtime.bus.api import has_accounts
 from runtime.bus.status import publish_status
+from runtime.node_keys import node_keys
 from runtime.process import Process, this
 from runtime.settings import HandlersSettings
 from runtime.tasks.essential import Essential, until_stopped
@@ -91,8 +92,9 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     turns = Turns(commands.in_flight)
     malformed = commands.health.malformed
     liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc)
+    nodes = node_keys(settings.node_keys_path)
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking, keys)
-    dispatcher = Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url, store, parking)
+    dispatcher = Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url, store, parking, nodes)
     in_use = partial(digests_in_use, world)
     kept = ImageStore(settings.home / "image-store", int(settings.image_store_gib * 1024**3), in_use)
     readers = [

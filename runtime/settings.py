@@ -264,6 +264,8 @@ class GatewaySettings(Database, Listening, Oidc, Keyed):
 
 
 class HandlersSettings(Vaulted, Keyed):
+    #: file with the root of the nodes' keys; handlers create it at their first start
+    node_keys_file: Path | None = None
     #: GiB of checked images that are stored for nodes, in addition to those that VMs were made from; 0 for no limit
     image_store_gib: float = Field(default=50.0, ge=0)
     #: number of virtual CPUs that may be reserved per CPU of a host
@@ -282,6 +284,10 @@ class HandlersSettings(Vaulted, Keyed):
     checkpoint_seconds: float = Field(default=60.0, ge=1, le=86400)
     #: number of tries before a stored message is parked
     max_deliver: int = Field(default=10, ge=1, le=1000)
+
+    @property
+    def node_keys_path(self) -> Path:
+        return self.node_keys_file or self.home / "node.keys"
 
 
 class ProjectionsSettings(Database, Vaulted, Keyed):
@@ -326,12 +332,18 @@ class NodeSettings(Common):
     image_base: Literal["raw", "source"] = "raw"
     #: folder for images, disks and console logs
     node_data: Path | None = None
+    #: file with the key of this node; a daemon that has it accepts no wanted document without a MAC
+    node_key_file: Path | None = None
     #: get the lease of this node, although it belongs to a daemon on another folder, whose disks are lost
     take_over: bool = False
 
     @property
     def data_dir(self) -> Path:
         return self.node_data or self.home / "node"
+
+    @property
+    def node_key_path(self) -> Path:
+        return self.node_key_file or self.data_dir / "node.key"
 
 
 class Latencies(BaseModel):

@@ -41,6 +41,7 @@ from runtime.local.libvirtd import LOCAL, Libvirt, Silent, ensure_libvirt, kvm_t
 from runtime.local.logfiles import MIB, keep_small
 from runtime.local.servers import NATS_CONF, PostgresRole, postgres_port, start_nats, start_postgres
 from runtime.local.supervise import Role, Supervisor
+from runtime.node_keys import give, node_keys
 from runtime.settings import (
     GatewaySettings,
     GuestDataSettings,
@@ -183,12 +184,16 @@ async def platform(settings: UpSettings) -> None:
             for nc in connections:
                 essential.start("bus", nc.until_ended())
             essential.start("credentials", accounts.keep())
+        secrets = {} if settings.given("simulate") else {"node": _node_key(settings)}
         databases = {"gateway": dsns[PostgresRole.GATEWAY], "projections": dsns[PostgresRole.PROJECTIONS]}
         roles = [
             _role(
                 settings,
                 name,
-                environment | {"NEBULA_POSTGRES_DSN": databases.get(name, "")} | _login(name, accounts),
+                environment
+                | {"NEBULA_POSTGRES_DSN": databases.get(name, "")}
+                | _login(name, accounts)
+                | secrets.get(name, {}),
             )
             for name in ROLES
         ]
@@ -248,6 +253,13 @@ def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Ro
     file.parent.mkdir(exist_ok=True)
     program = SIMULATION if name == "node" and settings.given("simulate") else name
     return Role(name, [sys.executable, "-m", "cli.local.role", program, str(file)], environment)
+
+
+def _node_key(settings: UpSettings) -> dict[str, str]:
+    """The setting with the key of the node, which is written first. Raises CannotRun, OSError."""
+    file = settings.node_key_file or settings.home / "node.key"
+    give(node_keys(settings.node_keys_path), settings.node, file)
+    return {"NEBULA_NODE_KEY_FILE": str(file)}
 
 
 def _login(name: str, accounts: Accounts | None) -> dict[str, str]:

@@ -33,6 +33,7 @@ from handlers.managers.wanted import same, source_of, tombstone, wanted
 from handlers.world.world import Changes, World
 from runtime import logs, subjects
 from runtime.bus.malformed import reason
+from runtime.node_keys import MAC, WANTED as LABEL, NodeKeys
 from runtime.tasks.patience import patiently
 
 log = logs.get(__name__)
@@ -62,7 +63,8 @@ class Dispatcher:
     """Keeps the wanted documents up to date. One that cannot be written is tried again later, and delays no other.
 
     `seed_url`: the URL of the data source of all guests; None: each node's own. `store`: used to check whether a stored
-    document can be newer than this world; None: it always can.
+    document can be newer than this world; None: it always can. `keys`: sign the documents; one without a valid MAC is
+    written again.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Dispatcher:
         seed_url: str | None = None,
         store: EventStore | None = None,
         parking: Parking | None = None,
+        keys: NodeKeys | None = None,
     ) -> None:
         self._documents = documents
         self._vault = vault
@@ -80,6 +83,7 @@ class Dispatcher:
         self._seed_url = seed_url
         self._store = store
         self._parking = parking
+        self._keys = keys
         self._malformed: deque[tuple[Document, str]] = deque(maxlen=MOST_MALFORMED)
         self._writing: dict[Key, bytes] = {}
         self._watch = world.watch()
@@ -103,7 +107,8 @@ class Dispatcher:
         after = await patiently("the wanted documents", stream.last_position, (Unavailable,))
         async for batch in follow(nc, after, [subjects.wanted_of()], stream=subjects.WANTED, event_keys=None):
             for recorded in batch:
-                self.found(Document(recorded.subject, recorded.position, recorded.body, recorded.stored_at))
+                mac = recorded.headers.get(MAC)
+                self.found(Document(recorded.subject, recorded.position, recorded.body, recorded.stored_at, mac))
             self._watch.ring()
 
     def found(self, document: Document) -> None:
@@ -111,7 +116,9 @@ class Dispatcher:
         key = about(document)
         _, known = self._written.get(key, (None, None))
         mine = document.body in (self._writing.get(key), known.body if known is not None else None)
-        if document.position > self._stored.get(key, 0) and not mine:
+        if document.position > self._stored.get(key, 0) and not (mine and self._is_signed(document)):
+            if not self._is_signed(document):
+                log.warning("a wanted document that handlers did not sign is replaced", subject=document.subject)
             self._learn(document)
             self._settled.pop(key.id, None)
             self._watch.add(Ref(subjects.SYSTEM, key.kind, key.id))
@@ -249,10 +256,11 @@ class Dispatcher:
             return
         for other in self._keys_of.get(vm.id, set()) - {key}:
             elsewhere, _ = self._written.get(other, (None, None))
-            if elsewhere is None or elsewhere.desired is Desired.ABSENT:
+            if elsewhere is None or self._is_tombstone(other):
                 continue
             forged = elsewhere.epoch >= vm.epoch and await self._is_newest(loaded)
-            await self._release(other, before=None if forged else vm.epoch)  # the VM is on another node now
+            most = (vm.epoch, loaded.tip.version)
+            await self._release(other, before=None if forged else vm.epoch, most=most)  # it is on another node now
         try:
             secret = await self._vault.seed_secret(vm.id, vm.boots)
             sources = {image: await self._source(image) for image in images_of(vm)}
@@ -278,28 +286,46 @@ class Dispatcher:
         """Replace the document, unless it is the same. Raises Conflict if another process replaced it."""
         key = Key(fresh.node, "vm", fresh.vm)
         before = self._written.get(key)
-        if before is not None and same(before[0], fresh):
+        if before is not None and same(before[0], fresh) and self._is_signed(before[1]):
             return
         subject = subjects.wanted(*key)
         body = fresh.model_dump_json().encode()
         self._writing[key] = body
         try:
-            position = await self._documents.put(subject, body, last=self._stored.get(key, 0))
+            mac = self._keys.mac(key.node, LABEL, subject, body) if self._keys is not None else None
+            position = await self._documents.put(subject, body, last=self._stored.get(key, 0), mac=mac)
             if self._stored.get(key, 0) > position:  # a newer one came with the stream before the reply
                 raise Conflict(subject)
-            self._keep(key, fresh, Document(subject, position, body, datetime.now(UTC)))
+            self._keep(key, fresh, Document(subject, position, body, datetime.now(UTC), mac))
         finally:
             del self._writing[key]
         log.info("wanted written", vm=fresh.vm, node=fresh.node, desired=fresh.desired, generation=fresh.generation)
 
-    async def _release(self, key: Key, *, before: int | None = None) -> None:
-        """Replace a document by a tombstone, if its epoch is before this one (None: whatever its epoch is)."""
+    def _is_signed(self, document: Document) -> bool:
+        """Whether handlers have written a document for its node; always without keys."""
+        if self._keys is None:
+            return True
+        return self._keys.valid(about(document).node, LABEL, document.subject, document.body, document.mac)
+
+    def _is_tombstone(self, key: Key) -> bool:
+        found = self._written.get(key)
+        return found is not None and found[0].desired is Desired.ABSENT and self._is_signed(found[1])
+
+    async def _release(
+        self, key: Key, *, before: int | None = None, most: tuple[int, int] = (MOST_GENERATION, MOST_GENERATION)
+    ) -> None:
+        """Replace a document by a tombstone, if its epoch is before this one (None: whatever its epoch is).
+
+        `most`: the highest epoch and generation of the tombstone, because a node ignores what is older.
+        """
         document, _ = self._written.get(key, (None, None))
-        if document is None or document.desired is Desired.ABSENT:
+        if document is None or self._is_tombstone(key):
             return
         if before is None or document.epoch < before:
-            generation = min(document.generation + 1, MOST_GENERATION)
+            epoch, generation = min(document.epoch, most[0]), min(document.generation + 1, most[1])
             absent = {"desired": Desired.ABSENT, "generation": generation, "image": None, "seed_url": ""}
+            if self._keys is not None:
+                absent["epoch"] = epoch
             await self._put(document.model_copy(update=absent))
 
     async def _settle_deleted(self, vm_id: str) -> None:
@@ -315,6 +341,7 @@ class Dispatcher:
             found, document = self._written[key]
             if found.desired is not Desired.ABSENT:
                 log.warning("deleted vm was wanted again", vm=vm_id, node=found.node, desired=found.desired)
+            if not self._is_tombstone(key):
                 await self._release(key)
             elif key != needed and datetime.now(UTC) - document.stored_at > TOMBSTONE_AGE:
                 await self._documents.drop(document.subject)

@@ -10,6 +10,7 @@ from nats.errors import Error as NatsError
 from domain.contract import ImageCache, NodeInfo, Power
 from node_daemon.hypervisor.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.membership.membership import Membership
+from node_daemon.membership.node_key import node_key
 from node_daemon.membership.presence import Pulse, utc_now
 from node_daemon.network.addresses import EarlierBoots
 from node_daemon.reconcile.executor import Executor
@@ -60,7 +61,8 @@ class Daemon:
         self._membership = Membership(
             bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over
         )
-        self._wanted = WantedDocuments(bus, settings.node, self._nudge)
+        self._key = node_key(settings)
+        self._wanted = WantedDocuments(bus, settings.node, self._nudge, self._key)
         self._reports = Reports(bus, settings.node, 0, self._membership.age)
         self._pulse = Pulse(
             bus,
@@ -104,7 +106,7 @@ class Daemon:
     async def _work(self, lease: int) -> None:
         """All work under one lease. Never returns."""
         self._ended = False
-        self._wanted = WantedDocuments(self._bus, self._settings.node, self._nudge)
+        self._wanted = WantedDocuments(self._bus, self._settings.node, self._nudge, self._key)
         self._reports = Reports(self._bus, self._settings.node, lease, self._membership.age)
         try:
             async with Essential() as essential:

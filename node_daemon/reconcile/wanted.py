@@ -14,6 +14,7 @@ from node_daemon.reconcile.features import Refused, read
 from runtime import logs, subjects
 from runtime.bus import ordered, pulled, reading
 from runtime.bus.api import imports
+from runtime.node_keys import MAC, WANTED as LABEL, valid
 from runtime.tasks.backoff import Backoff
 from runtime.tasks.tasks import heed_cancellation
 
@@ -39,13 +40,15 @@ def document(message: Msg, position: int, _stored: int) -> tuple[int, Msg]:
 class WantedDocuments:
     """The newest document of each VM of this node. It is incomplete until `loaded` is set: plan nothing before.
 
-    `changed` is called with the id of the VM; with None after a document was refused.
+    `changed` is called with the id of the VM; with None after a document was refused. `key`: the key of this node; a
+    document without its MAC is malformed. None: documents need no MAC.
     """
 
-    def __init__(self, bus: Client, node: str, changed: Callable[[str | None], None]) -> None:
+    def __init__(self, bus: Client, node: str, changed: Callable[[str | None], None], key: bytes | None = None) -> None:
         self._bus = bus
         self._node = node
         self._changed = changed
+        self._key = key
         self._documents: dict[str, Wanted] = {}
         self.loaded = asyncio.Event()
         #: stream sequence of the last document read
@@ -147,11 +150,17 @@ class WantedDocuments:
 
         The newest document in the stream counts, whatever its epoch and generation: anybody could write high numbers,
         and handlers replace documents that they did not write. Only after the stream was created again, a document
-        with lower numbers is ignored.
+        with lower numbers is ignored. With a key nobody else can write numbers: then one with lower numbers is a repeat
+        of an earlier document, which is malformed.
         """
         try:
+            self._verify(message)
             _, kind, id_ = subjects.parse_wanted(message.subject)
             want = read(self._node, kind, id_, message.data)
+            known = self._documents.get(id_) if kind == "vm" else None
+            older = known is not None and (want.epoch, want.generation) < (known.epoch, known.generation)
+            if older and self._key is not None and id_ not in self._unplaced:
+                raise ValueError(f"it is older than the one before: epoch {want.epoch}, generation {want.generation}")
         except ValueError as error:
             if message.subject in self.malformed or len(self.malformed) < MOST_MALFORMED:
                 self.malformed[message.subject] = self.position
@@ -163,8 +172,6 @@ class WantedDocuments:
             )
             return
         self.malformed.pop(message.subject, None)
-        known = self._documents.get(id_) if kind == "vm" else None
-        older = known is not None and (want.epoch, want.generation) < (known.epoch, known.generation)
         if older and id_ in self._unplaced:
             log.warning("ignoring an older wanted document", vm=id_, epoch=want.epoch, generation=want.generation)
             return
@@ -175,6 +182,12 @@ class WantedDocuments:
         self._unplaced.discard(id_)
         self._documents[id_] = want.model_copy(update={"place": Place(self._stream, self.position)})
         self._changed(id_)
+
+    def _verify(self, message: Msg) -> None:
+        """Raises ValueError if handlers did not write this document for this node and subject."""
+        mac = (message.headers or {}).get(MAC)
+        if self._key is not None and not valid(self._key, LABEL, message.subject, message.data, mac):
+            raise ValueError("its MAC is wrong or missing: handlers did not write it for this node")
 
     def _refuse(self, subject: str, document: Refused) -> None:
         """Persist a refused document for reports. An earlier document of the same resource is no longer valid."""

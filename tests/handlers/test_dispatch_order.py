@@ -55,7 +55,7 @@ class Stream:
             await self.slow_read.wait()
         return found
 
-    async def put(self, subject: str, body: bytes, *, last: int) -> int:
+    async def put(self, subject: str, body: bytes, *, last: int, mac: str | None = None) -> int:
         await asyncio.sleep(0)
         found = Wanted.model_validate_json(body)
         if found.vm in self.hung:

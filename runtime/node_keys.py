@@ -1,0 +1,82 @@
+"""The key of each node: it proves that handlers wrote a document for this node, at this subject.
+
+Handlers have one root key in `node.keys`. The key of a node follows from the root and the node's name (HKDF-SHA256),
+so nothing is stored for each node, and a node that knows its own key knows no other. The file `node.key` of a node
+has only its own. Both files hold 64 hex digits, and only their owner can read them.
+"""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from runtime.files.files import put, put_once
+from runtime.tasks.patience import CannotRun
+
+MAC = "Nebula-Mac"
+WANTED = "wanted"
+"""The label of wanted documents and tombstones."""
+SIZE = 32
+"""Bytes of a key."""
+
+_SALT = b"nebula node keys 1"
+_TAG = 16
+"""Bytes of a tag."""
+
+
+@dataclass(frozen=True)
+class NodeKeys:
+    """The keys of all nodes."""
+
+    root: bytes = field(repr=False)
+
+    def mac(self, node: str, label: str, subject: str, body: bytes) -> str:
+        return tag(derived(self.root, node), label, subject, body)
+
+    def valid(self, node: str, label: str, subject: str, body: bytes, mac: str | None) -> bool:
+        return valid(derived(self.root, node), label, subject, body, mac)
+
+
+@cache
+def derived(root: bytes, node: str) -> bytes:
+    """The key of a node (HKDF-SHA256, RFC 5869)."""
+    extracted = hmac.digest(_SALT, root, hashlib.sha256)
+    return hmac.digest(extracted, node.encode() + b"\x01", hashlib.sha256)
+
+
+def tag(key: bytes, label: str, subject: str, body: bytes) -> str:
+    """The tag of a message: 32 hex digits. Neither labels nor subjects contain a zero byte."""
+    covered = b"%b\0%b\0%b" % (label.encode(), subject.encode(), body)
+    return hmac.digest(key, covered, "sha256")[:_TAG].hex()
+
+
+def valid(key: bytes, label: str, subject: str, body: bytes, mac: str | None) -> bool:
+    """Whether this is the tag of the message."""
+    given = (mac or "").encode(errors="replace")
+    return hmac.compare_digest(tag(key, label, subject, body).encode(), given)
+
+
+def node_keys(path: Path) -> NodeKeys:
+    """The keys of all nodes; the file is made if it does not exist. Raises CannotRun, OSError."""
+    if not path.exists():
+        put_once(path, secrets.token_hex(SIZE).encode() + b"\n")
+    return NodeKeys(read_key(path))
+
+
+def give(keys: NodeKeys, node: str, path: Path) -> None:
+    """Write the key of a node for its daemon. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put(path, derived(keys.root, node).hex() + "\n")
+
+
+def read_key(path: Path) -> bytes:
+    """The key in a file. Raises CannotRun if it is no key, OSError."""
+    try:
+        found = bytes.fromhex(path.read_bytes().decode().strip())
+    except ValueError:  # without details, which may contain the key
+        found = b""
+    if len(found) != SIZE:
+        raise CannotRun(f"{path} is not a file with a key, or is damaged: restore it, or write it again")
+    return found
