@@ -19,6 +19,7 @@ from handlers.world.world import World
 from runtime import subjects
 from runtime.bus.streams import ensure_all
 from runtime.local.servers import start_nats
+from runtime.node_keys import WANTED as LABEL, node_keys
 from tests.eventstore.log import connection
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually
@@ -130,3 +131,30 @@ async def test_a_killed_server_keeps_the_newest_document(tmp_path: Path) -> None
             assert expected.items() <= there.items()
             assert set(there.values()) == {b"absent"}
     await server.stop()
+
+
+async def test_what_handlers_did_not_sign_is_written_again(side: WriteSide) -> None:
+    """Documents of an earlier version have no MAC, and tombstones neither; a forged one has a wrong MAC."""
+    gone, _, grave = await deleted(side)
+    kept = await side.create()
+    on = await eventually(lambda: side.wanted(kept), "wanted document")
+    keys = node_keys(side.home / "node.keys")
+    documents = Documents(side.nc, subjects.WANTED)
+
+    async def signed(vm: str, desired: Desired) -> bool:
+        found = await documents.all(subjects.wanted("n1", "vm", vm))
+        return any(
+            keys.valid("n1", LABEL, each.subject, each.body, each.mac)
+            and Wanted.model_validate_json(each.body).desired is desired
+            for each in found
+        )
+
+    for vm, document, mac in ((kept, on, None), (kept, on, "0" * 32), (gone, grave, None)):
+        desired = document.desired
+        await eventually(lambda v=vm, d=desired: signed(v, d), "signed")  # type: ignore[misc]
+        await side.nc.jetstream().publish(
+            subjects.wanted("n1", "vm", vm),
+            document.model_dump_json().encode(),
+            headers={"Nebula-Mac": mac} if mac is not None else None,
+        )
+        await eventually(lambda v=vm, d=desired: signed(v, d), "signed again")  # type: ignore[misc]
