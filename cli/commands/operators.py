@@ -79,13 +79,15 @@ def local(context: typer.Context, kind: "type[S]") -> S:
     home = (context.obj or {}).get("home")
     if home is not None:
         settings = settings.model_copy(update={"home": home})
-    port = remembered_port(settings.home / "nats.port")
-    if "nats_url" not in settings.model_fields_set and port is not None:
-        settings = settings.model_copy(update={"nats_url": f"nats://127.0.0.1:{port}"})
-    maintenance = settings.home / "bus" / "maintenance.creds"
-    if "nats_url" not in settings.model_fields_set and settings.nats_creds is None and maintenance.exists():
-        settings = settings.model_copy(update={"nats_creds": maintenance})
-    return settings
+    if "nats_url" in settings.model_fields_set:
+        return settings
+    found: dict[str, object] = {}
+    port, maintenance = remembered_port(settings.home / "nats.port"), settings.home / "bus" / "maintenance.creds"
+    if port is not None:
+        found["nats_url"] = f"nats://127.0.0.1:{port}"
+    if settings.nats_creds is None and maintenance.exists():
+        found["nats_creds"] = maintenance
+    return settings.model_copy(update=found)
 
 
 def wants_json(context: typer.Context, format_: Output | None) -> bool:

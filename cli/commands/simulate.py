@@ -63,10 +63,13 @@ def simulate(given: dict[str, Any]) -> None:
     from runtime.settings import SimulationSettings, read
 
     settings = read(SimulationSettings, {name: value for name, value in given.items() if value is not None})
-    found: dict[str, str] = {}
+    found: dict[str, Any] = {}
     port, seed_url = remembered_port(nats_port_file(settings.home)), seed_url_file(settings.home)
     if "nats_url" not in settings.model_fields_set and port is not None:
         found["nats_url"] = f"nats://127.0.0.1:{port}"
+        credential = settings.home / "bus" / f"{SIMULATION}.creds"
+        if settings.nats_creds is None and credential.exists():
+            found["nats_creds"] = credential
     if "seed_url" not in settings.model_fields_set and seed_url.exists():
         found["seed_url"] = seed_url.read_text().strip()
     run(SIMULATION, settings.model_copy(update=found))

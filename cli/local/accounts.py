@@ -29,6 +29,11 @@ HEALTH = "$SYS.REQ.SERVER.PING.HEALTHZ"
 HEALTH_SECONDS = 5.0
 
 
+def settled(home: Path) -> bool:
+    """Whether the bus of a home has had accounts. Without them its server would show an empty log."""
+    return (home / "bus" / "keys").exists()
+
+
 @dataclass
 class Accounts:
     """The authority of a home, with its connections once the server runs. `node`: the node of this host, if any."""

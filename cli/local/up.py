@@ -22,7 +22,7 @@ from cli.client.command import trust_in
 from cli.client.credentials import CA_FILE, DEFAULT_URL
 from cli.client.errors import CliError, Usage
 from cli.local import home
-from cli.local.accounts import Accounts
+from cli.local.accounts import Accounts, settled
 from cli.local.encryption import Encryption, encryption, require_guarded
 from cli.local.health import print_health
 from cli.local.progress import Progress, say
@@ -55,6 +55,7 @@ from runtime.tasks.patience import CannotRun
 
 #: The address at which a listener on all addresses is reached.
 REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (nothing is bound here)
+IN_ACCOUNT = "the log of {} is in an account of the bus: set NEBULA_BUS_ACCOUNTS=true"
 
 
 class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, GuestDataSettings, SimulationSettings):
@@ -127,6 +128,8 @@ async def platform(settings: UpSettings) -> None:
             if accounts is not None:
                 accounts.renew()
                 start = partial(start, accounts=accounts.authority)
+            elif settled(settings.home):
+                raise ServerError(IN_ACCOUNT.format(settings.home))
             ask = accounts.write_error if accounts is not None else None
             disk = FullDisk(lambda line: say(f"{'nats':<12} {line}"), ask)
             nats_url = (await stack.enter_async_context(kept("nats", start, disk.watch))).url

@@ -188,3 +188,13 @@ async def test_the_nats_port_is_remembered_while_it_is_free(home: Path) -> None:
         assert homes.nats_port(home) != remembered
     finally:
         await server.stop()
+
+
+def test_a_log_in_an_account_is_not_shown_as_empty(home: Path) -> None:
+    (home / "bus" / "keys").mkdir(parents=True)
+    settings = environment(home, SIMULATE="1", BUS_ACCOUNTS="false")
+    command = [sys.executable, "-m", "cli.main", "up"]
+    ended = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == f"error: the log of {home} is in an account of the bus: set NEBULA_BUS_ACCOUNTS=true\n"
+    assert not (home / "nats").exists()

@@ -113,6 +113,17 @@ async def test_nobody_connects_without_a_credential(cloud: Platform) -> None:
         await bus.connect(settings(cloud, None), "tests")
 
 
+async def test_the_operator_verifies_and_exports_the_log(cloud: Platform) -> None:
+    """With the credential for maintenance, which the CLI finds in the home."""
+    for name in ("NEBULA_NATS_URL", "NEBULA_NATS_CREDS"):
+        assert name not in cloud.env
+    report = await cloud.nebula("verify", "log")
+    assert report["findings"] == [], report
+    file = cloud.home / "exported.nebula"
+    await cloud.nebula("export", str(file))
+    assert file.stat().st_size > 1000
+
+
 async def test_up_revokes_what_handlers_ask_it_to(cloud: Platform) -> None:
     """The node's connections end, and a new JWT for the same key is of no use; a restart of the server changes that
     in nothing.
