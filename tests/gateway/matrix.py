@@ -18,11 +18,10 @@ from domain.access import (
     PARKED_READ,
     PROJECT_READ,
     PROJECT_ROLES,
-    SELF,
-    SELF_EDIT,
     Access,
     Grant,
     Permission,
+    Role,
 )
 from domain.kinds import KINDS
 from eventstore.parking.parking import Parking
@@ -34,11 +33,12 @@ from tests.waiting import eventually
 
 OWN, OTHER, NOWHERE = "own-one", "foreign", "nowhere"
 CALLS: tuple[Read | Action, ...] = (*READS, *ACTIONS)
-#: One caller for each role, and one without any.
+#: One caller for each role, one without any, and one with a token for reading only.
 CALLERS: Mapping[str, Access] = {
     "none": Access("user:a-none"),
     **{role: Access(f"user:a-{role}", frozenset({Grant(role, OWN)})) for role in PROJECT_ROLES},
     **{role: Access(f"user:a-{role}", frozenset({Grant(role)})) for role in CLOUD_ROLES},
+    "reader": Access("user:a-reader", frozenset({Grant(Role.ADMIN, OWN)}), read_only=True),
 }
 READABLE = {
     **{kind.name: kind.readable_by for kind in KINDS.values()},
@@ -135,7 +135,9 @@ async def token_of(api: Platform, who: str, access: Access) -> str:
             await made(api, f"/v1/users/{user}/bind", {"role": role})
         else:
             await made(api, f"/v1/projects/{project}/bind", {"principal": access.principal, "role": role})
-    secret: str = (await made(api, "/v1/tokens", {"name": who, "principal": access.principal}))["secret"]
+    secret: str = (
+        await made(api, "/v1/tokens", {"name": who, "principal": access.principal, "read_only": access.read_only})
+    )["secret"]
     return secret
 
 
@@ -224,7 +226,7 @@ def expected(access: Access, a: Try) -> frozenset[str]:
 def judged(access: Access, a: Try) -> str:
     """The same for what exists."""
     permission = a.call.permission
-    if permission in (SELF, SELF_EDIT) or access.may(permission, a.owner):
+    if access.may(permission, a.owner):
         return "allowed"
     if a.names is not None:
         return "forbidden" if access.may(READABLE[a.names], a.owner) else "hidden"
