@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from nats.aio.client import Client
 
@@ -48,6 +49,7 @@ from runtime.bus import bus, streams
 from runtime.bus.accounts.authority import signer_of
 from runtime.bus.api import has_accounts
 from runtime.bus.status import publish_status
+from runtime.files.unusable import sentence, unusable
 from runtime.node_keys import node_keys
 from runtime.process import Process, this
 from runtime.settings import HandlersSettings
@@ -76,13 +78,23 @@ class Parts:
     drivers: Sequence[Driver]
 
 
+async def event_keys(path: Path, nc: Client) -> Keyring:
+    """The event keys, which the first start makes. Raises CannotRun if the path cannot be used, as `begin` else."""
+    try:
+        return await begin(path, EventStore(nc))
+    except OSError as error:
+        if unusable(error):
+            raise CannotRun(sentence(error)) from error
+        raise
+
+
 async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> Parts:
     """Check the streams, and create the parts. Raises CannotRun, such as WeakStream for a stream with few replicas."""
     js = nc.jetstream()
     await streams.ensure_all(js, settings.nats_replicas)
     await patiently("the vault", lambda: adopt(nc), (*PASSING, Unavailable))
     world = World()
-    keys = await patiently("the log", lambda: begin(settings.event_keys_path, EventStore(nc)), (*PASSING, Unavailable))
+    keys = await patiently("the log", lambda: event_keys(settings.event_keys_path, nc), (*PASSING, Unavailable))
     store = EventStore(nc, keys, frontier=world.frontier)
     parking = Parking(nc)
     vault = Vault.of(nc, settings.master_key_path)
