@@ -21,6 +21,7 @@ from cli.client.session import Output, Session, note
 from cli.commands import image, replay
 from cli.demo import demo_host
 from cli.demo.demo_guest import FILE, Guest
+from runtime.files.private import passable
 from runtime.local.child import free_port
 from runtime.settings import NodeSettings
 from runtime.text.urls import shown
@@ -273,7 +274,8 @@ def check(holds: bool, what: str) -> None:
 
 def download(url: str, cache: Path) -> Path:
     """The file behind a URL, fetched at its first use. Raises CliError."""
-    cache.mkdir(parents=True, exist_ok=True)
+    passable(cache.parent)
+    cache.mkdir(exist_ok=True)
     file = cache / f"download-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
     if not file.exists():
         say(f"downloading {shown(url)}")

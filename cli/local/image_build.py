@@ -23,7 +23,7 @@ from pathlib import Path
 from cli.local.apt_sources import mirror_lines
 from runtime.files.files import put
 from runtime.files.lock import lock
-from runtime.files.private import PUBLIC
+from runtime.files.private import PUBLIC, passable
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MBR = (Path("/usr/lib/EXTLINUX/mbr.bin"), Path("/usr/lib/syslinux/mbr/mbr.bin"))
@@ -102,7 +102,8 @@ def build_debian_image(suite: str, out: Path, *, progress: Callable[[str], None]
     other. `out` is written completely or not at all. `progress` gets one line per step.
     Raises ImageBuildError.
     """
-    cache.mkdir(parents=True, exist_ok=True)
+    passable(cache.parent)
+    cache.mkdir(exist_ok=True)
     image = cache / f"debian-{suite}-{_recipe(suite)}.qcow2"
     with lock(cache / f"{image.name}.lock", wait=True):
         facts = image.with_suffix(".json")
