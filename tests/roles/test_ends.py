@@ -9,6 +9,7 @@ import pytest
 
 from runtime.local.servers import NatsServer
 from runtime.tasks.essential import Essential, TaskEnded, until_stopped
+from tests.event_keys import put_keys
 
 TASKS = [
     ("handlers", "HandlersSettings", "handlers.world.world", "World.follow", "world"),
@@ -46,6 +47,7 @@ async def test_a_role_ends_with_its_essential_tasks(
         "NEBULA_LIBVIRT_URI": "test:///default",
         "NEBULA_SIMULATE": "1",
     }
+    put_keys(tmp_path)  # the events of other tests may be in the log, which have MACs
     command = [sys.executable, "-m", "tests.roles.broken", role, settings, module, path, how]
     child = await asyncio.create_subprocess_exec(*command, env=env, stderr=asyncio.subprocess.PIPE)
     try:
