@@ -82,8 +82,8 @@ def require_guarded(address: str | None, *, guarded: bool) -> None:
     if address is None or guarded or is_loopback(address):
         return
     raise Usage(
-        f"--listen {address}: others could reach the bus, which `nebula up` starts without accounts; "
-        "set NEBULA_BUS_ACCOUNTS=true, or listen on an address of 127.0.0.0/8"
+        f"--listen {address}: others could reach the bus, which has no accounts; "
+        "unset NEBULA_BUS_ACCOUNTS, or listen on an address of 127.0.0.0/8"
     )
 
 

@@ -55,7 +55,7 @@ from runtime.tasks.patience import CannotRun
 
 #: The address at which a listener on all addresses is reached.
 REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (nothing is bound here)
-IN_ACCOUNT = "the log of {} is in an account of the bus: set NEBULA_BUS_ACCOUNTS=true"
+IN_ACCOUNT = "the log of {} is in an account of the bus: unset NEBULA_BUS_ACCOUNTS"
 
 
 class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, GuestDataSettings, SimulationSettings):
@@ -64,8 +64,9 @@ class UpSettings(GatewaySettings, HandlersSettings, ProjectionsSettings, GuestDa
     #: address of the API and the bus, which then speak TLS
     listen: str | None = None
 
-    #: start the bus with accounts, and give each role its own credential (docs/bus-access.md)
-    bus_accounts: bool = False
+    #: start the bus with accounts, and give each role its own credential (docs/bus-access.md); without them, whoever
+    #: reaches its port may do everything
+    bus_accounts: bool = True
 
     def given(self, name: str) -> bool:
         """Whether the value is from the environment, and not the default."""

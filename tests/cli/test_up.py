@@ -196,5 +196,5 @@ def test_a_log_in_an_account_is_not_shown_as_empty(home: Path) -> None:
     command = [sys.executable, "-m", "cli.main", "up"]
     ended = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr == f"error: the log of {home} is in an account of the bus: set NEBULA_BUS_ACCOUNTS=true\n"
+    assert ended.stderr == f"error: the log of {home} is in an account of the bus: unset NEBULA_BUS_ACCOUNTS\n"
     assert not (home / "nats").exists()

@@ -19,9 +19,11 @@ import httpx
 import libvirt
 
 from bench import homes
+from runtime.bus import bus
+from runtime.bus.accounts.table import MAINTENANCE
 from runtime.files.files import put
 from runtime.local.child import free_port
-from runtime.settings import default_home
+from runtime.settings import Common, default_home
 from tests.waiting import eventually
 
 Json = dict[str, Any]
@@ -114,6 +116,24 @@ class Platform:
             tail = file.read_text(errors="replace").splitlines()[-lines:]
             parts.append(f"\n--- {file.name}\n" + "\n".join(tail))
         return "".join(parts)
+
+    def credential(self, name: str) -> Path:
+        """The file with a credential of the bus."""
+        return self.home / "bus" / f"{name}.creds"
+
+    def on_bus(self, credential: str | None) -> Common:
+        """The settings of a connection to the bus. `credential`: the name of its file; None to have none."""
+        url = f"nats://127.0.0.1:{(self.home / 'nats.port').read_text().strip()}"
+        return Common(home=self.home, nats_url=url, nats_creds=self.credential(credential) if credential else None)
+
+    @asynccontextmanager
+    async def maintenance(self) -> AsyncIterator[bus.Connection]:
+        """A connection to the bus that may do everything with streams."""
+        nc = await bus.connect(self.on_bus(MAINTENANCE), "tests")
+        try:
+            yield nc
+        finally:
+            await nc.close()
 
     def client(self) -> httpx.AsyncClient:
         token = (self.home / "admin.token").read_text().strip()

@@ -10,7 +10,6 @@ from runtime.bus import bus
 from runtime.bus.accounts import credentials, revoking
 from runtime.bus.accounts.authority import Authority
 from runtime.bus.accounts.table import Account
-from runtime.settings import Common
 from runtime.tasks.patience import CannotRun
 from tests.e2e.platform import Json, Platform, platform
 from tests.waiting import eventually
@@ -25,7 +24,7 @@ SIMULATED = {"NEBULA_SIMULATE": "2", "NEBULA_SIMULATE_SECONDS": json.dumps(QUICK
 
 @pytest.fixture(scope="module")
 async def cloud() -> AsyncIterator[Platform]:
-    async with platform(**SIMULATED, **{ACCOUNTS: "1"}) as made:
+    async with platform(**SIMULATED) as made:
         await prepared(made)
         yield made
 
@@ -59,12 +58,6 @@ async def feed(made: Platform, path: str, count: int) -> list[Json]:
             if len(found) == count:
                 break
     return found
-
-
-def settings(made: Platform, credential: str | None) -> Common:
-    url = f"nats://127.0.0.1:{(made.home / 'nats.port').read_text().strip()}"
-    file = made.home / "bus" / f"{credential}.creds" if credential is not None else None
-    return Common(home=made.home, nats_url=url, nats_creds=file)
 
 
 async def whole(made: Platform) -> None:
@@ -110,7 +103,7 @@ async def test_up_again_keeps_everything(cloud: Platform) -> None:
 
 async def test_nobody_connects_without_a_credential(cloud: Platform) -> None:
     with pytest.raises((CannotRun, NatsError)):
-        await bus.connect(settings(cloud, None), "tests")
+        await bus.connect(cloud.on_bus(None), "tests")
 
 
 async def test_the_operator_verifies_and_exports_the_log(cloud: Platform) -> None:
@@ -131,8 +124,8 @@ async def test_up_revokes_what_handlers_ask_it_to(cloud: Platform) -> None:
     authority = Authority(cloud.home)
     authority.renew("node", "guest-host")
     held = credentials.read(authority.file("node-guest-host")).public
-    node = await bus.connect(settings(cloud, "node-guest-host"), "tests-node")
-    handlers = await bus.connect(settings(cloud, "handlers"), "tests-handlers")
+    node = await bus.connect(cloud.on_bus("node-guest-host"), "tests-node")
+    handlers = await bus.connect(cloud.on_bus("handlers"), "tests-handlers")
     await revoking.ask(handlers, held)
     await handlers.close()
     with pytest.raises(CannotRun, match="revoked"):
@@ -141,7 +134,7 @@ async def test_up_revokes_what_handlers_ask_it_to(cloud: Platform) -> None:
     cloud.kill("nats")
     await ready(cloud, "after-revocation")
     with pytest.raises(CannotRun, match="revoked"):
-        await bus.connect(settings(cloud, "node-guest-host"), "tests-node")
+        await bus.connect(cloud.on_bus("node-guest-host"), "tests-node")
 
 
 async def test_a_home_without_accounts_is_taken_over() -> None:
@@ -150,7 +143,7 @@ async def test_a_home_without_accounts_is_taken_over() -> None:
         vm = await ready(made, "old")
         types = await made.event_types(vm)
         await made.down()
-        made.settings[ACCOUNTS] = "1"
+        del made.settings[ACCOUNTS]
         await made.up()
         assert (await made.call("GET", f"{VMS}/{vm}"))["phase"] == "running"
         assert set(types) <= set(await made.event_types(vm))

@@ -83,7 +83,7 @@ json.dump({"ports": {port: {name: said(port, text) for name, text in OPENINGS.it
 
 @pytest.fixture(scope="module")
 async def cloud() -> AsyncIterator[Platform]:
-    async with platform(NEBULA_SIMULATE="1", NEBULA_BUS_ACCOUNTS="1") as made:
+    async with platform(NEBULA_SIMULATE="1") as made:
         yield made
 
 

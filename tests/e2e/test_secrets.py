@@ -24,7 +24,8 @@ from websockets.asyncio.client import connect
 from domain.contract import Wanted
 from eventstore.documents import Documents
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.accounts import credentials
+from runtime.bus.accounts.table import MAINTENANCE
 from tests.cli.test_up import open_to_others
 from tests.e2e.platform import Platform, platform
 from tests.waiting import eventually
@@ -177,7 +178,8 @@ async def failing(up: Platform) -> bytes:
     nats, dsn, bad = PLANTED["nats_url"], PLANTED["dsn"], PLANTED["bad_dsn"]
     port = (up.home / "nats.port").read_text().strip()
     home = {**up.env, "NEBULA_HOME": f"{up.home}/nowhere"}
-    there, away = {"NEBULA_NATS_URL": f"127.0.0.1:{port}"}, {"NEBULA_NATS_URL": f"nats://op:{nats}@127.0.0.1:1"}
+    there = {"NEBULA_NATS_URL": f"127.0.0.1:{port}", "NEBULA_NATS_CREDS": str(up.credential(MAINTENANCE))}
+    away = {"NEBULA_NATS_URL": f"nats://op:{nats}@127.0.0.1:1"}
     said = await asyncio.gather(
         program(home | away, "cli.main", "verify", "log", "--no-key"),
         program(home | {"NEBULA_NATS_URL": f"nats://op:{nats}/x@127.0.0.1:1"}, "cli.local.role", "node"),
@@ -217,13 +219,9 @@ async def strangers_at_the_data_source(up: Platform) -> None:
 
 async def seed_secrets(up: Platform) -> dict[str, bytes]:
     """What opens the data of each VM at its last boot, as the node was told."""
-    nc = QuickClient()
-    await nc.connect(f"nats://127.0.0.1:{(up.home / 'nats.port').read_text().strip()}")
-    try:
+    async with up.maintenance() as nc:
         documents = await Documents(nc, subjects.WANTED).all(subjects.wanted_of())
-        urls = [Wanted.model_validate_json(document.body).seed_url for document in documents]
-    finally:
-        await nc.close()
+    urls = [Wanted.model_validate_json(document.body).seed_url for document in documents]
     return {f"seed {number}": url.rstrip("/").rsplit("/", 1)[-1].encode() for number, url in enumerate(urls) if url}
 
 
@@ -258,6 +256,8 @@ def own_secrets(up: Platform) -> dict[str, bytes]:
     return {
         "admin token": (up.home / "admin.token").read_bytes().strip(),
         **{file.name: file.read_bytes().strip() for file in up.home.glob("postgres*.password")},
+        **{file.name: file.read_bytes().strip() for file in (up.home / "bus" / "keys").iterdir()},
+        **{file.name: credentials.parts(file)[1].seed for file in (up.home / "bus").glob("*.creds")},
         "master key": master.encode(),
         "pepper": (up.home / "pepper.key").read_bytes().strip(),
         "master key, raw": base64.b64decode(master),

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import nats
 from nats.aio.client import Client
 
 from domain.contract import Wanted
@@ -220,12 +219,9 @@ async def operations(made: Platform) -> dict[str, str]:
 
 async def look(made: Platform, nodes: int, figures: Figures) -> list[str]:
     """One look at everything; what differs."""
-    nc = await nats.connect(f"nats://127.0.0.1:{(made.home / 'nats.port').read_text().strip()}")
-    try:
+    async with made.maintenance() as nc:
         world, events = await folded(nc)
         documents = await Documents(nc, subjects.WANTED).all(subjects.wanted_of())
-    finally:
-        await nc.close()
     figures.events, figures.vms = events, len(list(world.vms()))
     shown = {
         vm["id"]: vm for project in ("soak", "soak-real") for vm in await listed(made, f"/v1/projects/{project}/vms")
@@ -294,11 +290,11 @@ async def told(made: Platform, reader: Reader) -> list[str]:
 
 
 async def positions(made: Platform, project: str) -> list[int]:
-    nc = await nats.connect(f"nats://127.0.0.1:{(made.home / 'nats.port').read_text().strip()}")
-    store, found = EventStore(nc), list[int]()
-    while page := await store.read(found[-1] if found else 0, subjects.events(project)):
-        found += [recorded.position for recorded in page]
-    await nc.close()
+    found = list[int]()
+    async with made.maintenance() as nc:
+        store = EventStore(nc)
+        while page := await store.read(found[-1] if found else 0, subjects.events(project)):
+            found += [recorded.position for recorded in page]
     return found
 
 
