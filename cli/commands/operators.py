@@ -71,8 +71,9 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
 
 
 def local(context: typer.Context, kind: "type[S]") -> S:
-    """The settings, with the port of a platform that `nebula up` runs on this machine."""
-    from runtime.local.child import remembered_port
+    """The settings, with the bus of a platform that `nebula up` runs on this machine."""
+    from cli.local.home import on_bus as bus_of
+    from runtime.bus.accounts.table import MAINTENANCE
     from runtime.settings import read
 
     settings = read(kind)
@@ -81,13 +82,8 @@ def local(context: typer.Context, kind: "type[S]") -> S:
         settings = settings.model_copy(update={"home": home})
     if "nats_url" in settings.model_fields_set:
         return settings
-    found: dict[str, object] = {}
-    port, maintenance = remembered_port(settings.home / "nats.port"), settings.home / "bus" / "maintenance.creds"
-    if port is not None:
-        found["nats_url"] = f"nats://127.0.0.1:{port}"
-    if settings.nats_creds is None and maintenance.exists():
-        found["nats_creds"] = maintenance
-    return settings.model_copy(update=found)
+    found = bus_of(settings.home, MAINTENANCE)
+    return settings.model_copy(update={name: to for name, to in found.items() if name not in settings.model_fields_set})
 
 
 def wants_json(context: typer.Context, format_: Output | None) -> bool:

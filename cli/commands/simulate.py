@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from cli.client.errors import Usage
-from cli.local.home import nats_port_file, seed_url_file
+from cli.local.home import on_bus, seed_url_file
 from cli.local.role import SIMULATION, run
-from runtime.local.child import remembered_port
 
 PANEL = "Simulated nodes"
 
@@ -64,12 +63,11 @@ def simulate(given: dict[str, Any]) -> None:
 
     settings = read(SimulationSettings, {name: value for name, value in given.items() if value is not None})
     found: dict[str, Any] = {}
-    port, seed_url = remembered_port(nats_port_file(settings.home)), seed_url_file(settings.home)
-    if "nats_url" not in settings.model_fields_set and port is not None:
-        found["nats_url"] = f"nats://127.0.0.1:{port}"
-        credential = settings.home / "bus" / f"{SIMULATION}.creds"
-        if settings.nats_creds is None and credential.exists():
-            found["nats_creds"] = credential
+    seed_url = seed_url_file(settings.home)
+    if "nats_url" not in settings.model_fields_set:
+        found |= {
+            name: to for name, to in on_bus(settings.home, SIMULATION).items() if name not in settings.model_fields_set
+        }
     if "seed_url" not in settings.model_fields_set and seed_url.exists():
         found["seed_url"] = seed_url.read_text().strip()
     run(SIMULATION, settings.model_copy(update=found))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cli.client.credentials import TOKEN_FILE, URL_FILE
+from cli.client.credentials import CA_FILE, TOKEN_FILE, URL_FILE
 from runtime import token_text
 from runtime.files.files import put
 from runtime.files.lock import Held, lock
@@ -65,8 +65,28 @@ def api_url_file(home: Path) -> Path:
 
 
 def nats_port_file(home: Path) -> Path:
-    """The address at which the event log was last reached on this host."""
+    """The port of the event log's server on this host, which it gets again if it is free."""
     return home / "nats.port"
+
+
+def bus_url_file(home: Path) -> Path:
+    """The URL of the event log's server that `nebula up` has started last."""
+    return home / "nats.url"
+
+
+def on_bus(home: Path, credential: str) -> dict[str, object]:
+    """The settings with which the bus of a platform on this home is reached; empty if there is none.
+
+    `credential`: the name of its file.
+    """
+    file, port, creds = bus_url_file(home), remembered_port(nats_port_file(home)), home / "bus" / f"{credential}.creds"
+    if port is None:
+        return {}
+    url = file.read_text().strip() if file.exists() else f"nats://127.0.0.1:{port}"
+    found: dict[str, object] = {"nats_url": url}
+    if url.startswith("tls://"):
+        found["nats_ca"] = home / CA_FILE
+    return found | ({"nats_creds": creds} if creds.exists() else {})
 
 
 def seed_url_file(home: Path) -> Path:

@@ -134,7 +134,9 @@ async def platform(settings: UpSettings) -> None:
             ask = accounts.write_error if accounts is not None else None
             disk = FullDisk(lambda line: say(f"{'nats':<12} {line}"), ask)
             nats_url = (await stack.enter_async_context(kept("nats", start, disk.watch))).url
+            put(home.bus_url_file(settings.home), nats_url)
         else:
+            home.bus_url_file(settings.home).unlink(missing_ok=True)
             await outside("nats", bus.place(settings), partial(_reach_nats, settings))
         ready("nats", nats_url)
 
