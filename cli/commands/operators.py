@@ -21,6 +21,8 @@ S = TypeVar("S", bound="Common")
 
 def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     """Do some work with a connection. Raises Unreachable, CliError."""
+    import ssl
+
     from nats.errors import Error as NatsError
     from nats.js.errors import NotFoundError
 
@@ -29,7 +31,7 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     from eventstore.log.jetstream import Unavailable
     from runtime import logs
     from runtime.bus.bus import QuickClient, place
-    from runtime.bus.login import advice, login, refusal, refuses
+    from runtime.bus.login import advice, login, refusal, refuses, tls_of
     from runtime.files.unusable import sentence
     from runtime.tasks.patience import CannotRun, one_line
 
@@ -39,12 +41,13 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
         """Ignores errors of the connection: the call that needs it raises them."""
 
     async def connected() -> T:
-        nc, how = QuickClient(), login(settings)
-        nc.api, nc.imports, nc.accounts = how.api, how.imports, how.accounts
+        nc, how, tls = QuickClient(), login(settings), tls_of(settings)
+        nc.api, nc.imports, nc.accounts, nc.only_tls = how.api, how.imports, how.accounts, tls is not None
         await nc.connect(
             settings.nats_urls,
             name="nebula-operator",
             **how.options,
+            tls=tls,
             allow_reconnect=False,
             max_reconnect_attempts=1,
             reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds; a fraction works
@@ -66,6 +69,8 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
         raise Unreachable(f"the log of {place(settings)} does not answer: {one_line(error)}") from error
     except (BadArchive, Disagrees, CannotRun) as error:
         raise CliError(str(error)) from error
+    except ssl.SSLError as error:
+        raise CliError(f"{place(settings)} is not trusted: {one_line(error)}; check NEBULA_NATS_CA") from error
     except OSError as error:
         raise Usage(sentence(error)) from error
 

@@ -52,9 +52,28 @@ class QuickClient(Client):
     imports = False
     #: whether the bus has accounts
     accounts = False
+    #: whether a server without TLS is refused
+    only_tls = False
 
     def jetstream(self, **options: Any) -> JetStreamContext:
         return super().jetstream(**{"prefix": self.api, **options})
+
+    async def _process_connect_init(self) -> None:
+        """Abandon a connection whose TLS failed: nats-py would wait for ever until it is closed."""
+        try:
+            await super()._process_connect_init()
+        except (OSError, TimeoutError):
+            writer = getattr(self._transport, "_io_writer", None)
+            if writer is not None:
+                writer.transport.abort()
+            self._transport = None
+            raise
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        """Refuse a server that offers no TLS where it is needed: nats-py would send our credentials in clear text."""
+        if self.only_tls and initial_connection and not info.get("tls_required"):
+            raise NatsError("it offers no TLS")
+        await super()._process_info(info, initial_connection)
 
     async def _process_err(self, error: str) -> None:
         """Connect again if our credential has expired: its file may have a newer one."""
@@ -196,6 +215,7 @@ class Connection(QuickClient):
         self._silent = silent
         self.what = place(settings)
         self._tls = tls_of(settings)
+        self.only_tls = self._tls is not None
         self._settings = settings
         self._role = role
         self._ended = asyncio.Event()
@@ -231,23 +251,6 @@ class Connection(QuickClient):
             raise self._newest or error from error
         self._ended.clear()  # one server may have refused us before another one accepted us
         self.options["max_reconnect_attempts"] = -1
-
-    async def _process_connect_init(self) -> None:
-        """Abandon a connection whose TLS failed: nats-py would wait for ever until it is closed."""
-        try:
-            await super()._process_connect_init()
-        except (OSError, TimeoutError):
-            writer = getattr(self._transport, "_io_writer", None)
-            if writer is not None:
-                writer.transport.abort()
-            self._transport = None
-            raise
-
-    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
-        """Refuse a server that offers no TLS where it is needed: nats-py would send our credentials in clear text."""
-        if self._tls is not None and initial_connection and not info.get("tls_required"):
-            raise NatsError("it offers no TLS")
-        await super()._process_info(info, initial_connection)
 
     async def until_ended(self) -> None:
         """Wait until nats-py gives up the connection, then raise CannotRun.

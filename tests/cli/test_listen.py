@@ -1,103 +1,37 @@
 """`nebula up --listen` on another address, and hosts that join it: all over TLS, in processes of their own."""
 
-import json
 import secrets
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench import homes
 from node_daemon.membership.credentials import Files
-from runtime.local.child import free_port
-from tests.cli.conftest import environment
-
-ADDRESS = "127.0.0.2"
-
-
-@dataclass(frozen=True)
-class Listening:
-    home: Path
-    port: int
-    process: subprocess.Popen[str]
-
-    @property
-    def url(self) -> str:
-        return f"https://{ADDRESS}:{self.port}"
-
-    def nebula(self, *arguments: str, home: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cli.main", *arguments]
-        settings = environment(home or self.home, **more)
-        return subprocess.run(command, env=settings, capture_output=True, text=True, check=False, timeout=120)
-
-    def json(self, *arguments: str) -> Any:
-        ran = self.nebula(*arguments, "--output", "json")
-        assert ran.returncode == 0, ran.stderr
-        return json.loads(ran.stdout)
-
-    def token(self, node: str, *options: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.json("node", "token", node, *options)
-        return found
-
-
-def until(check: Callable[[], bool], what: str, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
+from runtime.tls.authority import ensure_authority
+from tests.cli.listening import (
+    ADDRESS,
+    Listening,
+    create,
+    joined_node,
+    listening_platform,
+    register_blank,
+    status_of,
+    until,
+)
 
 
 @pytest.fixture(scope="module")
 def listening() -> Iterator[Listening]:
-    with homes.home("listen") as home:
-        (home / "nats.port").write_text(str(free_port()))
-        (home / "nats.port").chmod(0o600)
-        port = free_port()
-        command = [sys.executable, "-m", "cli.main", "up", "--listen", ADDRESS]
-        settings = environment(home, HTTP_PORT=str(port), NODE="n1", NODE_TIMEOUT="5", NODE_CREDENTIAL_HOURS="0.005")
-        with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            try:
-                said = []
-                for line in child.stdout:
-                    said.append(line)
-                    if line.startswith("ready"):
-                        break
-                assert said[-1].startswith("ready"), "".join(said)
-                yield Listening(home, port, child)
-            finally:
-                child.terminate()
-                child.stdout.read()
-
-
-@contextmanager
-def joined_node(platform: Listening, home: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
-    """`nebula node` on the home of another host. It knows the platform only by what it got when it joined."""
-    settings = environment(home, REGION="away", HEARTBEAT_SECONDS="0.5", **more)
-    log = (home / "node.log").open("w")
-    with subprocess.Popen([sys.executable, "-m", "cli.main", "node"], env=settings, stderr=log, text=True) as child:
-        try:
-            yield child
-        finally:
-            child.kill()
+    with listening_platform() as made:
+        yield made
 
 
 @pytest.fixture
 def other() -> Iterator[Path]:
     with homes.home("joined") as home:
         yield home
-
-
-def status_of(platform: Listening, node: str) -> str | None:
-    found = {each["id"]: each["status"] for each in platform.json("node", "list")["items"]}
-    return found.get(node)
 
 
 def test_the_first_node_works_and_all_is_encrypted(listening: Listening) -> None:
@@ -128,16 +62,8 @@ def test_a_host_joins_and_runs_a_vm(listening: Listening, other: Path) -> None:
     seed = Files(other).seed()
     with joined_node(listening, other):
         until(lambda: status_of(listening, "n2") == "ready", "n2 is ready")
-        image = listening.home / "images" / "blank.img"
-        image.parent.mkdir(exist_ok=True)
-        image.write_bytes(b"\xfa\xf4".ljust(510, b"\0") + b"\x55\xaa" + b"\0" * (1024 * 1024 - 512))
-        ran = listening.nebula("image", "register", str(image), "--name", "blank")
-        assert ran.returncode == 0, ran.stderr
-        created = listening.nebula(
-            *("vm", "create", "away-1", "--image", "blank", "--region", "away"),
-            *("--vcpus", "1", "--memory", "512", "--disk", "1", "--timeout", "60"),
-        )
-        assert created.returncode == 0, created.stderr + (other / "node.log").read_text()[-3000:]
+        register_blank(listening)
+        create(listening, "away-1", "away")
         before = Files(other).held()
         assert before is not None
         # Its credential is valid for 18 seconds: it is renewed while the node works.
@@ -147,6 +73,13 @@ def test_a_host_joins_and_runs_a_vm(listening: Listening, other: Path) -> None:
     for file in (listening.home / "log").rglob("*.log"):
         text = file.read_text(errors="replace")
         assert made["token"] not in text and seed not in text, file
+
+
+def test_commands_of_the_operator_use_the_bus_and_trust_one_authority(listening: Listening, other: Path) -> None:
+    assert listening.json("verify", "log")["findings"] == []
+    ensure_authority(other)
+    ran = listening.nebula("verify", "log", NATS_CA=str(other / "ca.pem"))
+    assert ran.returncode == 1 and "is not trusted" in ran.stderr, ran.stderr
 
 
 def test_a_token_is_used_once(listening: Listening, other: Path) -> None:
