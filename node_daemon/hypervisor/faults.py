@@ -90,8 +90,8 @@ class Faulty:
     async def restore(self, vm: str, host_boot: str, patience: float) -> None:
         await self._through(vm, lambda: self._real.restore(vm, host_boot, patience))
 
-    async def discard(self, vm: str) -> None:
-        await self._through(vm, lambda: self._real.discard(vm))
+    async def discard(self, vm: str, *, leftover: bool = False) -> None:
+        await self._through(vm, lambda: self._real.discard(vm, leftover=leftover))
 
     async def destroy(self, vm: str) -> None:
         await self._through(vm, lambda: self._real.destroy(vm))

@@ -220,8 +220,11 @@ class Hypervisor(Protocol):
         """
         ...
 
-    async def discard(self, vm: str) -> None:
-        """Delete the memory on disk of a domain: a suspended one is OFF then. No error if there is none."""
+    async def discard(self, vm: str, *, leftover: bool = False) -> None:
+        """Delete the memory on disk of a domain: a suspended one is OFF then. No error if there is none.
+
+        `leftover`: do nothing to a suspended domain.
+        """
         ...
 
     async def destroy(self, vm: str) -> None:

@@ -143,8 +143,12 @@ class LibvirtHypervisor:
     async def restore(self, vm: str, host_boot: str, patience: float) -> None:
         await self._on_domain(vm, lambda domain: _restore(domain, host_boot), patience=patience)
 
-    async def discard(self, vm: str) -> None:
-        await self._on_domain(vm, lambda domain: domain.hasManagedSaveImage() and domain.managedSaveRemove(0))
+    async def discard(self, vm: str, *, leftover: bool = False) -> None:
+        def remove(domain: Any) -> None:
+            if domain.hasManagedSaveImage() and (domain.isActive() or not leftover):
+                domain.managedSaveRemove(0)
+
+        await self._on_domain(vm, remove)
 
     async def destroy(self, vm: str) -> None:
         await self._on_domain(vm, lambda domain: domain.destroy(), fine=(libvirt.VIR_ERR_OPERATION_INVALID,))

@@ -119,7 +119,7 @@ class Executor:
                     check_newest(wanted, newest)
                     await self._hypervisor.restore(step.vm, self._host.boot_id, patience(wanted))
             case Discard():
-                await self._hypervisor.discard(step.vm)
+                await self._hypervisor.discard(step.vm, leftover=step.leftover)
             case Destroy():
                 await self._hypervisor.destroy(step.vm)
             case Remove():

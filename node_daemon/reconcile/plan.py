@@ -121,9 +121,13 @@ class Restore:
 
 @dataclass(frozen=True)
 class Discard:
-    """Delete the memory on disk. A suspended domain is then off."""
+    """Delete the memory on disk. A suspended domain is then off.
+
+    `leftover`: only if the domain is also in memory. Had it been suspended since, the memory would be the guest's.
+    """
 
     vm: str
+    leftover: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,9 @@ def next_step(want: Wanted, have: Have, host: Host, remaining: Remaining) -> Ste
         return Refuse(want.vm, "foreign_domain", detail)
     if have.power is Power.UNKNOWN or stale(want, have):
         return None
-    if have.remains or (have.power is Power.SUSPENDED and have.disk < want.disk):
+    if have.remains:
+        return Discard(want.vm, leftover=True)
+    if have.power is Power.SUSPENDED and have.disk < want.disk:
         return Discard(want.vm)
     match want.desired:
         case Desired.ON:

@@ -186,9 +186,10 @@ class Simulator:
             run = replace(run, still=domain.saved_at).resumed(now)
         self.host.put(replace(domain, run=run, saved=None, kept=replace(domain.kept, host_boot=host_boot)))
 
-    async def discard(self, vm: str) -> None:
+    async def discard(self, vm: str, *, leftover: bool = False) -> None:
         await self._answer("discard", vm)
-        if (domain := self.host.ours(vm)) is not None and domain.saved is not None:
+        domain = self.host.ours(vm)
+        if domain is not None and domain.saved is not None and (domain.run is not None or not leftover):
             self.host.put(replace(domain, saved=None))
 
     async def destroy(self, vm: str) -> None:

@@ -129,6 +129,8 @@ class HypervisorContract(AgentContract):
         await hypervisor.start(boot)
         await hypervisor.persist(vm)
         await hypervisor.suspend(vm, 60)
+        await hypervisor.discard(vm, leftover=True)
+        assert (await hypervisor.look(vm)).power is Power.SUSPENDED, "a leftover is beside a domain that runs"
         await hypervisor.discard(vm)
         await hypervisor.discard(vm)
         assert (await hypervisor.look(vm)).power is Power.OFF

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from domain.contract import Desired, Place, Power, Wanted
 from node_daemon.hypervisor.hypervisor import Have
@@ -79,8 +79,8 @@ STALLED = next_step(want(ON), have(Power.PAUSED, stalled=True), HOST, until(NOW)
         (want(ABSENT), have(Power.OFF), Remove(VM)),
         (want(ABSENT), replace(NOTHING, files=True), Remove(VM)),
         (want(ABSENT), NOTHING, None),
-        (want(ON), have(Power.ON, remains=True), Discard(VM)),
-        (want(ABSENT), have(Power.PAUSED, remains=True), Discard(VM)),
+        (want(ON), have(Power.ON, remains=True), Discard(VM, leftover=True)),
+        (want(ABSENT), have(Power.PAUSED, remains=True), Discard(VM, leftover=True)),
         (want(ON), have(Power.PAUSED), Unpause(VM)),
         (want(ON), have(Power.PAUSED, persistent=False), Persist(VM)),
         (want(ON), have(Power.PAUSED, stalled=True), STALLED),
@@ -237,10 +237,10 @@ class World:
             case Restore():
                 if self.seen.power is Power.SUSPENDED:
                     self.seen = replace(self.seen, power=Power.PAUSED if half else Power.ON)
-            case Discard():
-                if self.seen.remains:
+            case Discard(leftover=leftover):
+                if self.seen.power in (Power.ON, Power.PAUSED):
                     self.seen = replace(self.seen, remains=False)
-                elif self.seen.power is Power.SUSPENDED:
+                elif not leftover and self.seen.power is Power.SUSPENDED:
                     self.memory_lost(self.document)
                     self.seen = replace(self.seen, power=Power.OFF)
             case Destroy():
@@ -300,7 +300,7 @@ def happen(world: World, what: str, value: Any) -> None:
                 world.seen = replace(world.seen, power=Power.PAUSED, stalled=what == "stalled")
         case "suspended":
             if world.seen.power in (Power.ON, Power.PAUSED) and world.seen.persistent:
-                world.seen = replace(world.seen, power=Power.SUSPENDED, stalled=False)
+                world.seen = replace(world.seen, power=Power.SUSPENDED, stalled=False, remains=False)
         case "remains":
             if world.seen.power in (Power.ON, Power.PAUSED) and world.seen.persistent:
                 world.seen = replace(world.seen, remains=True)
@@ -318,6 +318,7 @@ def happen(world: World, what: str, value: Any) -> None:
 
 
 @settings(max_examples=500, deadline=None)
+@example([("step", None), ("step", None), ("remains", None), ("suspended", None), ("twice", None)], True)
 @given(st.lists(happenings(), max_size=40), st.booleans())
 def test_it_converges_whatever_happened_before(history: list[tuple[str, Any]], answers: bool) -> None:
     world = World()
