@@ -18,6 +18,7 @@ from domain.project import ProjectCreated
 from domain.vm import VmChanged
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, EventStore, Tip
+from eventstore.parking.parking import Parking
 from eventstore.vault.vault import Vault
 from handlers.commands.lookups import Facts
 from handlers.commands.loop import CommandLoop
@@ -46,6 +47,7 @@ async def measure(made: Log) -> dict[str, Any]:
         made.ours,
         EventStore(made.ours, frontier=world.frontier),
         Facts(world, Vault.of(made.ours, made.home / "master.key")),
+        Parking(made.ours),
     )
     following = asyncio.create_task(world.follow(made.ours, Turns(commands.in_flight)))
     await world.reached(await store.last_position())

@@ -105,7 +105,8 @@ IN_PROJECT = frozenset(_ADMIN) - _CALLER
 ANYWHERE = frozenset({*_CALLER, *_PUBLIC})
 """The permissions that a role anywhere gives everywhere, for what belongs to no project."""
 
-RESERVED = ("node", "guest", "system")
+NODE, GUEST, SYSTEM = "node", "guest", "system"
+RESERVED = (NODE, GUEST, SYSTEM)
 """The sorts of principals that are parts of the platform. No person, program or token can have such a name."""
 
 

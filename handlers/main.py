@@ -100,7 +100,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     vault = Vault.of(nc, settings.master_key_path)
     key = settings.home / "checkpoint.key"
     policy = Policy(vcpu_ratio=settings.vcpu_ratio)
-    commands = CommandLoop(nc, store, Facts(world, vault, policy))
+    commands = CommandLoop(nc, store, Facts(world, vault, policy), parking)
     turns = Turns(commands.in_flight)
     malformed = commands.health.malformed
     liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc)

@@ -80,6 +80,8 @@ def command(project: str, kind: str, verb: str) -> str:
 
 
 COMMANDS = f"{PREFIX}.commands.*.*.*"
+GUESTS_READY = f"{PREFIX}.commands.*.vm.guest-ready"
+"""The only command that the projections send."""
 
 
 def wanted(node: str, kind: str, id_: str) -> str:

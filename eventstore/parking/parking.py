@@ -205,7 +205,7 @@ class Parking:
             raise NoRetry(f"a message of {source} cannot be retried: drop it once you have seen it")
         if record.body is None:
             raise NoRetry(f"its body of {record.size} bytes was too large to store, so it cannot be retried: drop it")
-        headers = {**own(record.headers), "Nats-Msg-Id": f"retry.{source}.{key}"}
+        headers = own(record.headers)  # without an id, which a node could use first: this one would be a duplicate
         js = self._nc.jetstream(timeout=self._timeout)
         try:
             await js.publish(record.subject, record.body, stream=stream, headers=headers)

@@ -169,6 +169,14 @@ def invalid_reply(why: str) -> Problem:
     return Problem(502, "handlers_answer_invalid", detail)
 
 
+def passed_on(refusal: replies.Refusal) -> Problem:
+    """The problem for a refusal of handlers."""
+    if refusal.status not in PASSED_ON:
+        return invalid_reply(f"a refusal with status {refusal.status}")
+    field = refusal.field
+    return Problem(refusal.status, refusal.code, refusal.detail, [(field, refusal.detail)] if field else ())
+
+
 def too_large(requested: Requested, limit: int) -> Problem:
     """The refusal of a command that does not fit into a message. It names the largest field."""
     sizes = {name: len(to_json(value)) for name, value in requested.args.items()}

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from eventstore.log.store import Unavailable
-from eventstore.parking.parking import Closed, NoRetry, NotParked
+from eventstore.parking.parking import NotParked
 from projections.database import ReadModelsUnavailable
 from runtime.text.explained import errors_in, explained
 
@@ -80,10 +80,6 @@ def of(error: Exception) -> Problem | None:
             return invalid_body(error)
         case NotParked():
             return Problem(404, "parked_not_found", f"no message is parked as {error}", [("key", "not found")])
-        case Closed():
-            return Problem(409, "parked_closed", f"{error}; a closed record cannot change")
-        case NoRetry():
-            return Problem(409, "parked_not_retried", str(error))
         case ReadModelsUnavailable():
             return Problem(503, "read_models_unavailable", "the read models cannot be queried now; try again")
         case Unavailable() | NatsError():

@@ -14,9 +14,9 @@ from typing_extensions import TypedDict
 from domain.base import Slug
 from domain.contract.joining import Joined, JoinRequest, JoinToken, PublicKey
 from gateway.commands import bodies
-from gateway.commands.commands import invalid_reply
+from gateway.commands.commands import invalid_reply, passed_on
 from gateway.http import content
-from gateway.http.problems import LOG_UNAVAILABLE, PASSED_ON, Problem
+from gateway.http.problems import LOG_UNAVAILABLE, Problem
 from gateway.state import Gateway
 from runtime import subjects
 from runtime.bus import replies, requests
@@ -70,8 +70,4 @@ async def join(gateway: Gateway, request: Request) -> Response:
 def refused(refusal: replies.Refusal) -> Problem:
     if refusal.code.startswith("join_token_"):
         return Problem(401, refusal.code, refusal.detail, headers={"WWW-Authenticate": "Bearer"})
-    if refusal.status not in PASSED_ON:
-        return invalid_reply(f"a refusal with status {refusal.status}")
-    return Problem(
-        refusal.status, refusal.code, refusal.detail, [(refusal.field, refusal.detail)] if refusal.field else ()
-    )
+    return passed_on(refusal)

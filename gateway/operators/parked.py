@@ -1,4 +1,4 @@
-"""Parked messages over HTTP: list, show, retry and drop them (docs/integrity.md)."""
+"""Parked messages over HTTP: list and show them; handlers retry and drop them (docs/integrity.md)."""
 
 import contextlib
 from typing import Any
@@ -8,13 +8,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from domain.base import Reason
+from domain.contract import Caller, CommandRequest, Json
 from eventstore.parking.parking import LOG, NotParked, Parked, Parking, Status
 from gateway.commands import bodies
+from gateway.commands.commands import PATIENCE, invalid_reply, passed_on
 from gateway.http import content, parameters
 from gateway.http.parameters import not_found
+from gateway.http.problems import LOG_UNAVAILABLE, Problem
 from gateway.reads.reads import answer, listed
 from gateway.state import Gateway, caller
 from runtime import subjects
+from runtime.bus import replies, requests
+from runtime.bus.requests import Unanswered
 
 
 class Drop(bodies.Body):
@@ -86,19 +91,38 @@ async def one(gateway: Gateway, request: Request) -> Response:
 async def retry(gateway: Gateway, request: Request) -> Response:
     """Put the message back on its subject, to be processed again."""
     bodies.Body.model_validate_json(await content.read(request) or b"{}")
-    source, key = named(request)
-    return closed(gateway, await Parking(gateway.nc).retry(source, key, actor=caller(request).identity.actor))
+    return await close(gateway, request, "retry")
 
 
 async def drop(gateway: Gateway, request: Request) -> Response:
     """Close the record of a message that needs no more work."""
     body = Drop.model_validate_json(await content.read(request) or b"{}")
+    return await close(gateway, request, "drop", reason=body.reason)
+
+
+async def close(gateway: Gateway, request: Request, verb: str, **more: Json) -> Response:
+    """Have handlers close the record. Raises Problem."""
     source, key = named(request)
-    actor = caller(request).identity.actor
-    return closed(gateway, await Parking(gateway.nc).drop(source, key, actor=actor, reason=body.reason))
-
-
-def closed(gateway: Gateway, record: Parked) -> Response:
+    who = caller(request)
+    identity = who.identity
+    context = Caller(
+        actor=identity.actor,
+        credential=identity.credential,
+        grants=tuple(identity.access.grants),
+        read_only=identity.access.read_only,
+        request=who.request,
+        traceparent=who.traceparent,
+    )
+    body = CommandRequest(args={"source": source, "key": key, **more}, context=context).body()
+    subject = subjects.command(subjects.SYSTEM, "parked", verb)
+    try:
+        record = await requests.request(gateway.nc, subject, body, PATIENCE, Parked.model_validate)
+    except Unanswered as error:
+        raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
+    except replies.InvalidReply as error:
+        raise invalid_reply(str(error)) from error
+    except requests.Refused as error:
+        raise passed_on(error.refusal) from error
     gateway.parked.close(record)
     return answer(shown(record))
 

@@ -27,11 +27,14 @@ from domain.operation import Operation
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.operations import Record, record, recorded_in
 from eventstore.log.store import Change, Conflict, EventStore, Loaded, Tip, TooLarge, TooMany
+from eventstore.parking.parking import Parking
 from eventstore.vault.vault import Erased
 from handlers.apply import Applied, apply, caught_up, newest, now
+from handlers.commands import parked
 from handlers.commands.fences import Basis, Fences
 from handlers.commands.fingerprints import Fingerprint, Fingerprints
 from handlers.commands.lookups import Args, Facts, RelatedChanges, basis
+from handlers.commands.parked import ParkedCommands
 from handlers.commands.permissions import Permissions
 from handlers.commands.routes import ROUTES, Route
 from handlers.health import KIND, VERB, Health
@@ -74,13 +77,14 @@ class Incoming:
 class CommandLoop:
     """Answers commands. It looks things up in `facts.world`; the append to the log decides."""
 
-    def __init__(self, nc: Client, store: EventStore, facts: Facts) -> None:
+    def __init__(self, nc: Client, store: EventStore, facts: Facts, parking: Parking) -> None:
         self._nc = nc
         self._store = store
         self._facts = facts
         self._fences = Fences(store, facts.world)
         self._fingerprints = Fingerprints(facts.vault)
         self._permissions = Permissions(store, facts.world)
+        self._parked = ParkedCommands(parking, self._permissions)
         self._responder = Responder(nc, refusal)
         self.health = Health(nc)
         self._subscription: Subscription | None = None
@@ -126,6 +130,8 @@ class CommandLoop:
             request = CommandRequest.model_validate_json(msg.data)
             if (project, kind, verb) == (subjects.SYSTEM, KIND, VERB):
                 return Answer(replies.accepted(await self.health.check()))
+            if (project, kind) == (subjects.SYSTEM, parked.KIND):
+                return Answer(replies.accepted(await self._parked.handle(verb, request)))
             try:
                 reply = await self._handle(project, kind, verb, request)
             except (TooLarge, TooMany) as error:

@@ -1,8 +1,8 @@
 """Who may give which command: checked again here, whatever the sender of a command has checked.
 
 What users and service accounts may do follows from the log alone: their account, their token, and their role in the
-command's project. The sender vouches for the grants of other principals. Parts of the platform (`system:`, `node:`,
-`guest:`) may do what has the permission PLATFORM, and nothing else.
+command's project. The sender vouches for the grants of other principals. Of the parts of the platform, `system:` may do
+what has the permission PLATFORM, `guest:<vm>` may do so for its own VM, and `node:` gives no commands.
 
 The check comes first, for a repeat of an accepted command too: its reply shows the resource, which a caller who has
 lost the role may not see any more.
@@ -12,7 +12,19 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from domain.access import OPEN, PLATFORM, PROJECT_READ, RESERVED, SELF, SELF_EDIT, Access, Role
+from domain.access import (
+    GUEST,
+    OPEN,
+    PLATFORM,
+    PROJECT_READ,
+    RESERVED,
+    SELF,
+    SELF_EDIT,
+    SYSTEM,
+    Access,
+    Permission,
+    Role,
+)
 from domain.account import Account
 from domain.base import Category, Rejected
 from domain.contract import Caller
@@ -55,22 +67,33 @@ class Permissions:
         sort = sort_of(caller.actor)
         if sort in RESERVED:
             access = Access(caller.actor)
-            if route.verb.permission != PLATFORM:
+            if route.verb.permission != PLATFORM or not speaks_for(caller.actor, ref):
                 raise forbidden(access, route.verb.permission)
             return access
         in_log = sort in ACCOUNTS or sort == OIDC
         if in_log:
-            await self._learn(ref, args, route, caller)
+            await self._learn(self._relevant(ref, args, route, caller))
         project = self._project(route, ref, args)
         access = self._access(caller, sort, project)
         if access.may(route.verb.permission, project):
             return access
         if not in_log:  # whose resource it is, and whether it exists, makes a difference
-            await self._learn(ref, args, route, caller)
+            await self._learn(self._relevant(ref, args, route, caller))
             project = self._project(route, ref, args)
             if access.may(route.verb.permission, project):
                 return access
         raise self._refusal(access, route, ref, project)
+
+    async def check_cloud(self, permission: Permission, caller: Caller) -> None:
+        """Whether the caller may do something that belongs to no project. Raises as `check`."""
+        sort = sort_of(caller.actor)
+        if sort in RESERVED:
+            raise forbidden(Access(caller.actor), permission)
+        if sort in ACCOUNTS or sort == OIDC:
+            await self._learn(of_caller(caller))
+        access = self._access(caller, sort, None)
+        if not access.may(permission):
+            raise forbidden(access, permission)
 
     def _access(self, caller: Caller, sort: str | None, project: str | None) -> Access:
         if sort is None:
@@ -124,10 +147,9 @@ class Permissions:
             return forbidden(access, needed, project)
         return hidden(kind, ref.id)
 
-    async def _learn(self, ref: Ref, args: Args, route: Route, caller: Caller) -> None:
-        """Wait until the world knows what the log has of these: the caller, its token, the project, the resource."""
+    async def _learn(self, relevant: list[Ref]) -> None:
+        """Wait until the world knows what the log has of these, and which roles principals have."""
         end = await self._end.position()
-        relevant = self._relevant(ref, args, route, caller)
         if self._world.frontier.position >= end and not self._behind(relevant):
             return
         try:
@@ -145,9 +167,8 @@ class Permissions:
         return max((newest(one) for one in relevant if newest(one) > get(one).tip.position), default=0)
 
     def _relevant(self, ref: Ref, args: Args, route: Route, caller: Caller) -> list[Ref]:
-        found = [refers_to(account)] if (account := account_of(caller.actor)) is not None else []
-        if is_id(caller.credential):
-            found.append(token_ref(caller.credential))
+        """The caller, its token, the project, and the resource."""
+        found = of_caller(caller)
         if route.kind.scope is Scope.CLOUD:
             found.append(ref)
         given = args.get("project")
@@ -155,6 +176,20 @@ class Permissions:
         if isinstance(project, str) and is_id(project):
             found.append(Ref(project, "project", project))
         return found
+
+
+def speaks_for(actor: str, ref: Ref) -> bool:
+    """Whether a part of the platform may give commands for a resource."""
+    sort, _, name = actor.partition(":")
+    return sort == SYSTEM or (sort == GUEST and (ref.kind, ref.id) == ("vm", name))
+
+
+def of_caller(caller: Caller) -> list[Ref]:
+    """What the log has about a caller: its account and its token."""
+    found = [refers_to(account)] if (account := account_of(caller.actor)) is not None else []
+    if is_id(caller.credential):
+        found.append(token_ref(caller.credential))
+    return found
 
 
 def is_id(given: object) -> bool:

@@ -1,45 +1,63 @@
-"""Records of parked messages: roles without the right to delete leave old ones, and handlers delete them."""
+"""Records of parked messages: projections only add some, and handlers close and delete them."""
 
 import asyncio
+import contextlib
 
 import pytest
 
-from eventstore.log.jetstream import Stream
+from eventstore.log.jetstream import Stream, Unavailable
 from eventstore.parking import capacity, parking
 from eventstore.parking.parked import MORE
-from eventstore.parking.parking import REPORTS, Parking
+from eventstore.parking.parking import LOG, REPORTS, Parking
 from runtime import subjects
 from runtime.tasks.tasks import end
 from tests.bus_accounts.conftest import Guarded
 from tests.waiting import eventually
 
 
-async def test_handlers_delete_what_the_gateway_leaves(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_handlers_delete_what_the_projections_leave(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("MOST_CLOSED", 2), ("SLACK", 0), ("FRESH", 0.0)):
         monkeypatch.setattr(capacity, name, value)
     monkeypatch.setattr(parking, "TIDY", 0.1)
-    gateway, handlers = (Parking(guarded.connections[name]) for name in ("gateway", "handlers"))
-    subject = subjects.parked(REPORTS, MORE)
-    for number in range(1, 7):
-        await gateway.park(REPORTS, str(number), subject="nebula.x", position=number, error="x")
-        await gateway.drop(REPORTS, str(number), actor="a", reason="r")
-        gateway.only_count(REPORTS, subject="nebula.x", position=100 + number, error="x")
-        await gateway._capacity.write_counts()
+    projections, handlers = (Parking(guarded.connections[name]) for name in ("projections", "handlers"))
+    for _ in range(20):
+        await guarded.connections["handlers"].jetstream().publish("nebula.events.p.vm.x", b"x")
+    for number in range(1, 5):
+        await projections.park(LOG, str(number), subject="nebula.x", position=number, error="x")
+    for number in range(1, 5):
+        projections.only_count(LOG, subject="nebula.x", position=10 + number, error="x")
+        await projections._capacity.write_counts()
     stream = Stream(guarded.connections["handlers"], subjects.PARKED, timeout=5)
     states = handlers._capacity._states
-    assert (await states(REPORTS))[MORE] == 6
-    assert len(await states(REPORTS)) == 7
-    before = await stream.last_of(subject)
+    assert await states(LOG) == {MORE: 4, "1": 1, "2": 1, "3": 1, "4": 1}
+    before = await stream.last_of(subjects.parked(LOG, MORE))
+    for number in range(1, 5):
+        await handlers.drop(LOG, str(number), actor="a", reason="r")
 
     task = asyncio.create_task(handlers.keep_tidy())
 
     async def tidy() -> bool:
-        found = await states(REPORTS)
-        return found == {MORE: 1, "5": 2, "6": 2}
+        found = await states(LOG)
+        return found == {MORE: 1, "3": 2, "4": 2}
 
     try:
         await eventually(tidy, "the oldest are deleted")
     finally:
         await end([task])
-    assert await stream.last_of(subject) == before
-    assert (await gateway.get(REPORTS, MORE)).count == 6
+    assert await stream.last_of(subjects.parked(LOG, MORE)) == before
+    assert (await projections.get(LOG, MORE)).count == 4
+
+
+@pytest.mark.parametrize("role", ["projections", "gateway"])
+async def test_other_roles_neither_close_nor_put_back(guarded: Guarded, role: str) -> None:
+    other, handlers = Parking(guarded.connections[role], timeout=0.5), Parking(guarded.connections["handlers"])
+    subject = "nebula.nodes.n1.reports.vm.x"
+    await handlers.park(REPORTS, "1", subject=subject, position=1, error="x", body=b"{}")
+    reports = Stream(guarded.connections["handlers"], subjects.REPORTS, timeout=5)
+    for attempt in (other.drop(REPORTS, "1", actor="a", reason="r"), other.retry(REPORTS, "1", actor="a")):
+        with contextlib.suppress(Unavailable):
+            await attempt
+    assert (await handlers.get(REPORTS, "1")).open
+    assert await reports.last_position() == 0
+    await handlers.retry(REPORTS, "1", actor="a")
+    assert await reports.last_position() == 1

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from domain.placement import Policy
 from eventstore.log.keyring import begin
 from eventstore.log.store import EventStore
+from eventstore.parking.parking import Parking
 from eventstore.vault.keystore import adopt
 from eventstore.vault.vault import Vault
 from handlers.commands.lookups import Facts
@@ -49,7 +50,7 @@ async def deciding(url: str, home: Path) -> AsyncIterator[Decider]:
     world = World()
     keys = await begin(home / "event.keys", EventStore(nc))
     store = EventStore(nc, keys, frontier=world.frontier)
-    commands = CommandLoop(nc, store, Facts(world, Vault.of(nc, home / "master.key")))
+    commands = CommandLoop(nc, store, Facts(world, Vault.of(nc, home / "master.key")), Parking(nc))
     turns = Turns(commands.in_flight)
     tasks = [
         asyncio.create_task(world.follow(nc, turns, keys)),

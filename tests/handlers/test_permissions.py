@@ -195,8 +195,11 @@ async def test_only_parts_of_the_platform_give_its_commands(
 ) -> None:
     vm = dict(resources.of("vm"))[OWN]
     args = {"vm": vm, "hostname": "web", **STRANGE}
-    for sort in RESERVED:
-        assert (await refusal(side, User(f"{sort}:{vm}", None), OWN, "vm", "guest-ready", args))[0] == 422
+    for actor, expected in (
+        *((f"guest:{vm}", 422), ("system:projections", 422), (f"guest:{uuid.uuid4()}", 403)),
+        *((f"node:{vm}", 403), ("node:host-1", 403), ("guest:", 403)),
+    ):
+        assert (await refusal(side, User(actor, None), OWN, "vm", "guest-ready", args))[0] == expected, actor
     assert (await refusal(side, users[Role.OPERATOR], OWN, "vm", "guest-ready", args))[1] == "forbidden"
     static = await refusal(side, User("admin", None), OWN, "vm", "guest-ready", args, grants=[["operator", None]])
     assert static[1] == "forbidden"
@@ -394,3 +397,34 @@ async def test_what_a_limited_token_issues_is_limited(side: WriteSide, users: di
     assert child["role"] == "viewer"
     assert (await refusal(side, User(member.principal, child["id"]), *create()))[1] == "forbidden"
     assert (await refusal(side, weak, "system", "token", "revoke", {"token": child["id"]}))[1] == "ok"
+
+
+async def test_only_operators_close_parked_messages(side: WriteSide, users: dict[Role | None, User]) -> None:
+    """Whatever the sender vouches for, and before anything is looked up."""
+    args = {"source": "reports", "key": "4711", "reason": "seen"}
+    requests: dict[str, dict[str, Any]] = {"drop": args, "retry": {"source": "reports", "key": "4711"}}
+    for verb, given in requests.items():
+        for role, who in users.items():
+            status, code, _ = await refusal(side, who, "system", "parked", verb, given, grants=[["operator", None]])
+            expected = (404, "parked_not_found") if role is Role.OPERATOR else (403, "forbidden")
+            assert (status, code) == expected, role
+        for actor in ("system:gateway", "node:host-1", "guest:x", "static"):
+            assert (await refusal(side, User(actor, None), "system", "parked", verb, given))[0] == 403, actor
+        static = User("admin", None)
+        assert (await refusal(side, static, "system", "parked", verb, given, grants=[["operator", None]]))[0] == 404
+        limited = await refusal(
+            side, static, "system", "parked", verb, given, grants=[["operator", None]], read_only=True
+        )
+        assert limited[0] == 403
+        unknown = User("user:nosuch", token_id())
+        assert (await refusal(side, unknown, "system", "parked", verb, given))[0] == 401
+    for bad in ({"source": "a.b", "key": "x", "reason": "r"}, {"source": "log", "key": "*", "reason": "r"}):
+        assert (await refusal(side, users[Role.OPERATOR], "system", "parked", "drop", bad))[:2] == (
+            404,
+            "parked_not_found",
+        )
+    for bad in ({"source": "log", "key": "1"}, {"key": "1", "reason": "r"}, args | {"reason": ""}, args | {"x": "1"}):
+        assert (await refusal(side, users[Role.OPERATOR], "system", "parked", "drop", bad))[0] == 422
+    unknown_verb = await refusal(side, users[Role.OPERATOR], "system", "parked", "purge", args)
+    assert unknown_verb[:2] == (404, "unknown_command")
+    assert (await refusal(side, users[Role.OPERATOR], OWN, "parked", "drop", args))[:2] == (404, "unknown_command")

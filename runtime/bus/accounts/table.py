@@ -110,8 +110,7 @@ def calls() -> Iterator[Row]:
     of_node = f"{subjects.PREFIX}.nodes.{NODE}"
     yield row(subjects.COMMANDS, [GATEWAY], [HANDLERS], one, "commands of callers", control)
     yield row(subjects.JOIN, [GATEWAY], [HANDLERS], one, "a host wants to join", control)
-    ready = subjects.COMMANDS.replace("*.*.*", "*.vm.*")
-    yield row(ready, [PROJECTIONS], [], one, "a guest is ready", control)
+    yield row(subjects.GUESTS_READY, [PROJECTIONS], [], one, "a guest is ready", control)
     for verb, why in (
         ("register", "a node registers, and gets its lease"),
         ("leave", "a node returns its lease"),
@@ -149,9 +148,10 @@ def stored() -> Iterator[Row]:
 
     of_node = f"{subjects.PREFIX}.nodes.{NODE}"
     yield row(subjects.events(), [HANDLERS], READERS, "the log")
-    yield row(subjects.PARKED_EVER, [HANDLERS, *READERS], READERS, "parked messages")
+    yield row(subjects.PARKED_EVER, [HANDLERS], [GATEWAY], "parked messages")
+    yield row(subjects.parked_of("log"), [PROJECTIONS], [], "events that cannot be applied")
     yield row(f"{of_node}.wanted.*.*", [HANDLERS], [], "what a node has to run")
-    yield row(f"{of_node}.reports.*.*", [*NODES, GATEWAY], [], "what a node says; the gateway retries parked ones")
+    yield row(f"{of_node}.reports.*.*", [HANDLERS, *NODES], [], "what a node says; handlers retry parked ones")
     yield row(f"{of_node}.lease", [HANDLERS], [], "the last lease of a node")
     yield row(subjects.REFUSALS_OF_ALL, [GATEWAY], [GATEWAY], "refused calls")
     yield row(subjects.TOKEN_USES_OF_ALL, [GATEWAY], [GATEWAY], "last uses of tokens")
@@ -170,20 +170,14 @@ def api() -> Iterator[Row]:
     def row(call: str, who: Iterable[str], why: str, answers: Answers = Answers.ONE) -> Row:
         return Row(f"{API}.{call}", Account.CONTROL, tuple(who), (), answers, why)
 
-    readers = {
-        EVENTS: [HANDLERS, *READERS],
-        PARKED: [HANDLERS, *READERS],
-        subjects.CHECKPOINTS: [HANDLERS, GATEWAY],
-        WANTED: [HANDLERS, GATEWAY],
-        subjects.VAULT: [HANDLERS, PROJECTIONS],
-        subjects.REFUSALS: [HANDLERS, GATEWAY],
-        subjects.TOKEN_USES: [HANDLERS, GATEWAY],
-    }
+    from_leader = {EVENTS: READERS, PARKED: READERS, subjects.VAULT: [PROJECTIONS]}
+    readers = {**from_leader, subjects.REFUSALS: [GATEWAY], subjects.TOKEN_USES: [GATEWAY]}
     for stream in STREAMS:
-        who = readers.get(stream, [HANDLERS])
+        who = [HANDLERS, *readers.get(stream, [])]
         yield row(f"STREAM.INFO.{stream}", who, "its end, and its settings")
         yield row(f"DIRECT.GET.{stream}", who, "read", Answers.MANY)
-        yield row(f"STREAM.MSG.GET.{stream}", who, "read the newest from its leader")
+        newest = [HANDLERS, *from_leader.get(stream, [])]
+        yield row(f"STREAM.MSG.GET.{stream}", newest, "read the newest from its leader")
         yield row(f"STREAM.CREATE.{stream}", [HANDLERS], "created at the first start")
         for call in ("CREATE", "DURABLE.CREATE", "DELETE", "INFO", "MSG.NEXT"):
             yield row(f"CONSUMER.{call}.{stream}.>", [HANDLERS], "consumers")
@@ -193,7 +187,7 @@ def api() -> Iterator[Row]:
         yield row(f"STREAM.UPDATE.{stream}", [HANDLERS], "new subjects of a newer version")
         yield row(f"STREAM.PURGE.{stream}", [HANDLERS], "remove what belongs to a deleted resource")
     yield row(f"STREAM.MSG.DELETE.{subjects.VAULT}", [HANDLERS], "erase a key")
-    yield row(f"STREAM.MSG.DELETE.{WANTED}", [HANDLERS, GATEWAY], "drop a parked document")
+    yield row(f"STREAM.MSG.DELETE.{WANTED}", [HANDLERS], "drop a parked document")
     for call in ("STREAM.INFO", "STREAM.MSG.GET", "STREAM.DELETE"):
         yield row(f"{call}.{BUCKET}", [HANDLERS], "take over the keys of an earlier version")
     for consumer in (subjects.wanted_consumer(NODE), subjects.list_consumer(NODE)):
