@@ -29,6 +29,7 @@ from domain.contract.guest_data import (
     REFUSED,
     UNAVAILABLE,
     UNKNOWN,
+    WITHHELD,
     GuestReady,
     GuestSeed,
     SeedQuestion,
@@ -126,7 +127,7 @@ class GuestAnswers:
         return take
 
     async def seed(self, question: SeedQuestion) -> GuestSeed:
-        """The data for the guest of this secret. Raises Refused."""
+        """The data for the guest of this secret, and who may have them. Raises Refused."""
         seed = await self.find(question.secret)
         user_data = b""
         if seed.user_data is not None:
@@ -137,6 +138,10 @@ class GuestAnswers:
         answer = GuestSeed(
             project=seed.project,
             vm=seed.vm,
+            mac=seed.access.mac,
+            simulated=seed.access.simulated,
+            on_disk=seed.access.on_disk,
+            finished=seed.access.finished,
             meta_data=meta_data(seed),
             user_data=user_data,
         )
@@ -146,10 +151,14 @@ class GuestAnswers:
         return answer
 
     async def find(self, secret: str) -> Seed:
-        """The seed of a secret. Raises Refused: 404 if there is none; 503 while the read models are too old to know."""
+        """The seed of a secret. Raises Refused: 404 if there is none, or its VM is off; 503 while the read models are
+        too old to know.
+        """
         found = await self._when_current(lambda: seeds.find(self._pool, secret), lambda seed: seed is not None)
         if found is None:
             raise Refused(404, UNKNOWN, "unknown secret")
+        if found.access.off:
+            raise Refused(404, WITHHELD, "the VM is off")
         return found
 
     async def _when_current(self, ask: Callable[[], Awaitable[tuple[T, int]]], is_enough: Callable[[T], bool]) -> T:

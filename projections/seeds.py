@@ -10,18 +10,25 @@ import asyncio
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
+from domain import mac
 from domain.base import Event, Sealed, unique
+from domain.contract import SeedMedium
 from domain.vm import Phase, Vm, VmStarted
+from domain.vm.kind import VM
 from eventstore.log.envelope import Ref
 from eventstore.vault.vault import Erased, WrongMasterKey
 from projections.compare import Difference
-from projections.database import Connection, Pool, clean, clean_json, fetch
+from projections.database import Connection, Pool, clean, clean_json, fetch, parsed
 from projections.model import Batch, ReadModel, Secrets, Session, Step, changes
 from runtime import logs
 
 log = logs.get(__name__)
+
+#: Phases in which a VM's guest does not run. A boot may be ordered.
+OFF = (Phase.STOPPED, Phase.SUSPENDED, Phase.FAILED)
 
 DDL = """
 CREATE TABLE seeds (
@@ -48,12 +55,47 @@ CREATE INDEX ON seed_secrets (project, vm);
 """
 
 
+#: Seconds after the guest's message that it is ready in which it still gets its user-data.
+AFTER_READY = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may have the seed of a VM now.
+
+    `off`: the VM is off, and no boot is ordered. `on_disk`: the node puts the seed on a disk. `finished`: the guest has
+    been ready for AFTER_READY seconds in its present boot.
+    """
+
+    mac: str
+    simulated: bool = False
+    off: bool = False
+    on_disk: bool = False
+    finished: bool = False
+
+
+NOBODY = Access(mac="", off=True)
+
+
+def access(vm: Vm, boots: int, virt_type: str | None, mediums: Iterable[str | None], now: datetime) -> Access:
+    """The access to the seed for one boot of a VM, on a node of that type, with images of these mediums."""
+    ready = vm.ready
+    return Access(
+        mac=mac.of(vm),
+        simulated=virt_type == "test",
+        off=vm.phase in OFF and vm.boots <= vm.booted and vm.pending is None,
+        on_disk=SeedMedium.DISK.value in mediums,
+        finished=ready is not None and ready.boots == boots and (now - ready.at).total_seconds() > AFTER_READY,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Seed:
     """The seed of one VM.
 
     `boots`: the last boot that was ordered. `booted`: the last boot that is known to have started. The secrets of the
-    boots between the two are valid. `secret_boot`: only in the result of `find`, the boot of the secret that was given.
+    boots between the two are valid. Only in the result of `find`: `secret_boot`, the boot of the secret that was given,
+    and `access`.
     """
 
     project: str
@@ -65,6 +107,7 @@ class Seed:
     booted: int
     disk: int = 1
     secret_boot: int = 0
+    access: Access = NOBODY
 
     @property
     def instance_id(self) -> str:
@@ -218,14 +261,18 @@ def _values(seed: Seed) -> list[object]:
 
 
 async def find(pool: Pool, secret: str) -> tuple[Seed | None, int]:
-    """The seed of a secret (None if unknown) with the SSH keys of its project, and the log position.
+    """The seed of a secret (None if unknown), with the SSH keys of its project and its access; and the log position.
 
     Raises ReadModelsUnavailable.
     """
     found = await fetch(
         pool,
-        """SELECT s.*, h.boots AS secret_boot, p.state -> 'ssh_keys' AS project_keys
+        """SELECT s.*, h.boots AS secret_boot, p.state -> 'ssh_keys' AS project_keys, v.state::text AS vm_state,
+               n.state -> 'info' ->> 'virt_type' AS virt_type,
+               ARRAY(SELECT i.state ->> 'seed' FROM images i
+                     WHERE i.id IN (v.state ->> 'image', v.state ->> 'rescue')) AS mediums
            FROM seed_secrets h JOIN seeds s USING (project, vm) LEFT JOIN projects p ON p.id = s.project
+               JOIN vms v ON v.project = s.project AND v.id = s.vm LEFT JOIN nodes n ON n.id = v.node
            WHERE h.secret_hash = %(hash)s""",
         {"hash": hashed(secret)},
     )
@@ -233,7 +280,10 @@ async def find(pool: Pool, secret: str) -> tuple[Seed | None, int]:
         return None, found.position
     seed = _seed(found.row)
     keys = unique((*seed.ssh_keys, *(found.row["project_keys"] or ())))
-    return replace(seed, secret_boot=found.row["secret_boot"], ssh_keys=keys), found.position
+    vm = parsed(VM.stored, found.row["vm_state"])
+    boots = found.row["secret_boot"]
+    may = access(vm, boots, found.row["virt_type"], found.row["mediums"], datetime.now(UTC))
+    return replace(seed, secret_boot=boots, ssh_keys=keys, access=may), found.position
 
 
 async def valid_digests(pool: Pool, digests: Iterable[str]) -> tuple[set[str], int]:

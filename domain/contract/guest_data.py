@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints
 
 from domain.base import Message, Slug, Uuid
-from domain.contract.values import BootId
+from domain.contract.values import BootId, Mac
 from domain.guest import MOST_HOST_KEYS, BoundedKey
 from domain.patterns import SHA256
 
@@ -23,7 +23,9 @@ MOST_INSTANCE = 256
 MOST_DIGESTS = 1000
 
 #: Codes of refusals. Only the first means that the secret is not valid (any more): guest-data then deletes its copy.
-UNKNOWN, REFUSED, UNAVAILABLE, BUSY = "seed_unknown", "guest_call_refused", "guest_data_unavailable", "guest_data_busy"
+#: WITHHELD: the secret is valid, but its VM is off.
+UNKNOWN, WITHHELD, REFUSED = "seed_unknown", "seed_withheld", "guest_call_refused"
+UNAVAILABLE, BUSY = "guest_data_unavailable", "guest_data_busy"
 
 
 def _decoded(text: object) -> object:
@@ -50,10 +52,21 @@ class SeedQuestion(Message):
 
 
 class GuestSeed(Message):
-    """The reply: the guest's project and VM, and its seed."""
+    """The reply: the guest's project and VM, who may have its seed, and the seed.
+
+    - `mac`: the MAC address of the VM. Only the interface with this address gets the seed. None in replies of earlier
+      versions.
+    - `simulated`: the VM is on a simulated node, so it has no interface.
+    - `on_disk`: the node puts the seed on a disk, so the node itself may have it too.
+    - `finished`: cloud-init has finished in the present boot of the guest, some time ago.
+    """
 
     project: Slug
     vm: Uuid
+    mac: Mac | None = None
+    simulated: bool = False
+    on_disk: bool = False
+    finished: bool = False
     meta_data: str
     user_data: Encoded
     network_config: str = ""

@@ -12,6 +12,7 @@ from domain.contract.guest_data import (
     ASK_SECONDS,
     READY_SECONDS,
     UNKNOWN,
+    WITHHELD,
     GuestCall,
     GuestReady,
     GuestSeed,
@@ -35,6 +36,10 @@ class UnknownSecret(Exception):
     """The projections do not know the secret."""
 
 
+class Withheld(Exception):
+    """The secret is valid, but nobody may use it now; the text says why."""
+
+
 class CallRefused(Exception):
     """The guest's call is refused; the text says why."""
 
@@ -55,21 +60,21 @@ class Asker:
         self.failing_since: datetime | None = None
 
     async def seed(self, secret: str) -> GuestSeed:
-        """The data for the guest of this secret. Raises UnknownSecret, NoAnswer."""
+        """The data for the guest of this secret. Raises UnknownSecret, Withheld, NoAnswer."""
         try:
             return await self._ask(GuestSeed, subjects.GUEST_SEED, SeedQuestion(secret=secret), ASK_SECONDS)
         except CallRefused as error:  # by projections of another version
             raise NoAnswer(str(error)) from error
 
     async def ready(self, secret: str, call: GuestCall) -> None:
-        """Forward that the guest is ready. Raises UnknownSecret, CallRefused, NoAnswer."""
+        """Forward that the guest is ready. Raises UnknownSecret, Withheld, CallRefused, NoAnswer."""
         await self._ask(Nothing, subjects.GUEST_READY, GuestReady(secret=secret, call=call), READY_SECONDS)
 
     async def invalid(self, digests: tuple[str, ...]) -> tuple[str, ...]:
         """The digests of secrets that are no longer valid. Raises NoAnswer."""
         try:
             answer = await self._ask(SeedsUnknown, subjects.GUEST_SEEDS_HELD, SeedsHeld(digests=digests), ASK_SECONDS)
-        except (UnknownSecret, CallRefused) as error:
+        except (UnknownSecret, Withheld, CallRefused) as error:
             raise NoAnswer(str(error)) from error
         return answer.digests
 
@@ -80,7 +85,7 @@ class Asker:
             self.last_error = str(error)
             self.failing_since = self.failing_since or datetime.now(UTC)
             raise
-        except (UnknownSecret, CallRefused):
+        except (UnknownSecret, Withheld, CallRefused):
             self._note_success()
             raise
         self._note_success()
@@ -103,4 +108,6 @@ class Asker:
         except requests.Refused as refused:
             if refused.refusal.code == UNKNOWN:
                 raise UnknownSecret(str(refused)) from refused
+            if refused.refusal.code == WITHHELD:
+                raise Withheld(str(refused)) from refused
             raise (NoAnswer if refused.refusal.status >= 500 else CallRefused)(str(refused)) from refused

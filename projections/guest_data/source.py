@@ -3,7 +3,10 @@
 It serves `/<secret>/meta-data`, `user-data`, `vendor-data` and `network-config`, which stock images request (NoCloud
 over HTTP), and accepts `POST /<secret>/phone-home` when cloud-init has finished, at each boot.
 
-- Without a secret, a client learns nothing: every refusal of a path or a secret is the same 404.
+- Only the VM itself gets its data: the client's address has to be used by the VM's network interface (`admission.py`).
+- A client without this right learns nothing: every refusal of a path, a secret or an address is the same 404.
+- User-data is empty once cloud-init has finished in the present boot. A 404 would be worse: if the platform missed a
+  reboot of the guest, cloud-init would take the guest for a new machine and replace its SSH host keys.
 - Each request is forwarded to the projections. A sealed copy is served only while they do not answer. Without a copy,
   the answer is 503, and cloud-init tries again. If the projections no longer know a secret, its copy is removed.
 - A guest waits for an answer without a limit, so each answer takes a few seconds at most.
@@ -13,6 +16,7 @@ import asyncio
 import ipaddress
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakValueDictionary
@@ -24,8 +28,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from domain.contract.guest_data import GuestSeed
-from projections.guest_data import phone_home
-from projections.guest_data.asker import Asker, CallRefused, NoAnswer, UnknownSecret
+from projections.guest_data import neighbours, phone_home
+from projections.guest_data.admission import Called, stranger
+from projections.guest_data.asker import Asker, CallRefused, NoAnswer, UnknownSecret, Withheld
 from projections.guest_data.copies import Copies, name_of
 from projections.guest_data.rate import Rate
 from projections.guest_data.status import Status
@@ -45,12 +50,13 @@ FORWARDED = ("x-forwarded-for", "x-forwarded-host", "forwarded", "x-real-ip", "v
 
 
 class Refused(Exception):
-    """The answer is a refusal. `reason` is for the log; the guest gets only the status."""
+    """The answer is a refusal. `reason` is for the log, `cause` for the count; the guest gets only the status."""
 
-    def __init__(self, status: int, reason: str) -> None:
+    def __init__(self, status: int, reason: str, cause: str = "request") -> None:
         super().__init__(reason)
         self.status = status
         self.reason = reason
+        self.cause = cause
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,10 @@ class Source:
     calls: Rate = field(default_factory=lambda: Rate(10, 0.1))
     #: limit per address: of unknown secrets
     guesses: Rate = field(default_factory=lambda: Rate(60, 1.0))
+    #: the MAC addresses that use a client's address on this host
+    neighbours: Callable[[str], frozenset[str]] = neighbours.of
+    #: the calls that guests have made, one for each boot
+    called: Called = field(default_factory=Called)
     #: questions about one secret are sent one after the other, so that an old answer never replaces a newer one
     turns: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
 
@@ -81,6 +91,7 @@ class Source:
         except Refused as refused:
             response = refusal(refused.status)
             fields["reason"] = refused.reason
+            self.status.refused(refused.cause)
         except (NoAnswer, TimeoutError) as error:
             response = refusal(503)
             fields["reason"] = str(error) or "the projections took too long"
@@ -97,9 +108,13 @@ class Source:
 
 def refusal(status: int) -> Response:
     """An answer that contains only its status."""
-    text = {400: "bad request\n", 413: "too large\n", 429: "too many requests\n", 503: "try again\n"}.get(
-        status, "not found\n"
-    )
+    text = {
+        400: "bad request\n",
+        409: "repeated\n",
+        413: "too large\n",
+        429: "too many requests\n",
+        503: "try again\n",
+    }.get(status, "not found\n")
     headers = {"Retry-After": "1" if status == 503 else "10"} if status in (429, 503) else None
     return Response(text, status, headers, "text/plain")
 
@@ -115,13 +130,21 @@ async def answer(source: Source, request: Request, fields: dict[str, Any]) -> Re
         raise Refused(404, "no such path")
     fields["document"] = name
     if not (source.calls if posted else source.asks).allows(name_of(secret), time.monotonic()):
-        raise Refused(429, "too many requests with this secret")
+        raise Refused(429, "too many requests with this secret", "rate")
     async with asyncio.timeout(ANSWER_SECONDS):
         seed = await find(source, secret, fields)
     fields.update(vm=seed.vm, project=seed.project)
+    client, server = (pair[0] if pair else None for pair in (request.scope.get("client"), request.scope.get("server")))
+    if (problem := stranger(seed, client, server, source.neighbours, posted=posted)) is not None:
+        source.guesses.allows(network_of(client), time.monotonic())
+        raise Refused(404, problem, "address")
     if posted:
         await receive_call(source, request, secret)
         return Response("ok\n", media_type="text/plain")
+    if name == "user-data" and seed.finished and "copy" not in fields:
+        fields["reason"] = "user-data is requested after cloud-init has finished"
+        source.status.refused("finished")
+        seed = seed.model_copy(update={"user_data": b""})
     return Response(document(seed, name, base(request, secret)), media_type="text/plain")
 
 
@@ -129,14 +152,16 @@ async def find(source: Source, secret: str, fields: dict[str, Any]) -> GuestSeed
     """The data of the guest with this secret, from the projections or from a copy. Raises Refused, NoAnswer."""
     name, who = name_of(secret), network_of(fields["client"])
     if not source.copies.holds(name) and not source.guesses.is_left(who, time.monotonic()):
-        raise Refused(429, "too many unknown secrets from this address")
+        raise Refused(429, "too many unknown secrets from this address", "rate")
     async with source.turns.setdefault(name, asyncio.Lock()):
         try:
             seed = await source.asker.seed(secret)
         except UnknownSecret as error:
             source.copies.remove([name])
             source.guesses.allows(who, time.monotonic())
-            raise Refused(404, str(error)) from error
+            raise Refused(404, str(error), "secret") from error
+        except Withheld as error:
+            raise Refused(404, str(error), "off") from error
         except NoAnswer as error:
             seed = copied(source.copies, secret, error)
             fields["copy"] = str(error)
@@ -194,12 +219,19 @@ async def receive_call(source: Source, request: Request, secret: str) -> None:
         call = phone_home.parse(body)
     except ValueError as error:
         raise Refused(400, str(error)) from error
+    boot = (name_of(secret), call.boot)
+    match source.called.before(boot, call):
+        case True:  # the guest did not get the answer, and repeats its call
+            return
+        case False:
+            raise Refused(409, "the guest has made another call in this boot", "repeat")
     try:
         await source.asker.ready(secret, call)
     except CallRefused as error:
-        raise Refused(400, str(error)) from error
-    except UnknownSecret as error:
-        raise Refused(404, str(error)) from error
+        raise Refused(400, str(error), "call") from error
+    except (UnknownSecret, Withheld) as error:
+        raise Refused(404, str(error), "secret") from error
+    source.called.note(boot, call)
 
 
 async def limited(request: Request) -> bytes:

@@ -32,20 +32,26 @@ class Status:
         self._held = held
         self._checked = -FRESH
         self._trouble: str | None = None
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._answers = Counter(
-            "nebula_guest_data_answers", "Answers to guests", ["document", "status"], registry=self._registry
+            "nebula_guest_data_answers", "Answers to guests", ["document", "status"], registry=self.registry
         )
         self._from_copies = Counter(
             "nebula_guest_data_from_copies",
             "Answers from a sealed copy, while the projections did not answer",
-            registry=self._registry,
+            registry=self.registry,
         )
-        copies = Gauge("nebula_guest_data_copies", "Sealed copies that are kept", registry=self._registry)
+        self._refusals = Counter(
+            "nebula_guest_data_refusals", "Requests that were refused, by cause", ["cause"], registry=self.registry
+        )
+        copies = Gauge("nebula_guest_data_copies", "Sealed copies that are kept", registry=self.registry)
         copies.set_function(held)
 
     def answered(self, document: str, status: int) -> None:
         self._answers.labels(document, str(status)).inc()
+
+    def refused(self, cause: str) -> None:
+        self._refusals.labels(cause).inc()
 
     def copied(self) -> None:
         self._from_copies.inc()
@@ -61,7 +67,7 @@ class Status:
         if scope["path"] == "/metrics":
             if not self._known(request.headers.get("authorization", "")):
                 return None
-            return Response(generate_latest(self._registry), media_type="text/plain; version=0.0.4")
+            return Response(generate_latest(self.registry), media_type="text/plain; version=0.0.4")
         return await self._health()
 
     def _known(self, authorization: str) -> bool:

@@ -105,13 +105,13 @@ class Cloud:
         await self.do(ref, vm.CreateVm(**self.asked(vm=ref.id, project="default", **args)))
         return ref
 
-    async def place(self, ref: Ref) -> None:
-        await self.do(ref, vm.ScheduleVm(at=now(), vm=ref.id, node="host-1"))
+    async def place(self, ref: Ref, node: str = "host-1") -> None:
+        await self.do(ref, vm.ScheduleVm(at=now(), vm=ref.id, node=node))
 
     async def report(self, ref: Ref, power: Power, boots: int = 0, **more: Any) -> None:
         seen = NodeReport(
             vm=ref.id,
-            node="host-1",
+            node=more.pop("node", "host-1"),
             epoch=1,
             sequence=time.time_ns(),
             at=now(),
