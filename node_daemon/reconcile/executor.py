@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, assert_never
 
-from domain.contract import ImageSource, SeedMedium, Wanted
+from domain.contract import ImageSource, Wanted
 from domain.contract.wanted import OWN, SERIES, VmDisk
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor, Overlay, Refused
+from node_daemon.network.host_firewall import Firewall, NoFirewall
 from node_daemon.reconcile.plan import (
     Action,
     Create,
@@ -66,8 +67,15 @@ Progress = Callable[[str], None]
 
 class Executor:
     def __init__(
-        self, hypervisor: Hypervisor, images: ImageStore, disks: DiskStore, host: Host, starts: int = STARTS
+        self,
+        hypervisor: Hypervisor,
+        images: ImageStore,
+        disks: DiskStore,
+        host: Host,
+        starts: int = STARTS,
+        firewall: Firewall | None = None,
     ) -> None:
+        self._firewall = firewall or NoFirewall()
         self._hypervisor = hypervisor
         self._images = images
         self._disks = disks
@@ -113,10 +121,11 @@ class Executor:
                 self._check_disk(wanted)
                 for disk in reversed(wanted.disks):
                     await self._under(wanted, disk, newest, progress)
-                if boot_image(wanted).seed is SeedMedium.DISK and not self._disks.has_seed(wanted.vm):
-                    await self._disks.make_seed(wanted.vm, wanted.seed_url)
+                if not self._disks.has_seed(wanted.vm):
+                    await self._disks.make_seed(wanted.vm, wanted.seed_url, boot_image(wanted).seed)
                 async with self._start_slots.one():
                     check_newest(wanted, newest)
+                    await self._firewall.prepare(wanted.seed_url)
                     await self._hypervisor.restore(step.vm, self._host.boot_id, patience(wanted))
             case Discard():
                 await self._hypervisor.discard(step.vm, leftover=step.leftover)
@@ -160,20 +169,20 @@ class Executor:
             if disk.series != OWN and not self._disks.has_disk(wanted.vm, disk.number, disk.series):
                 await self._make(wanted, disk, newest, progress)
             overlays.insert(0, await self._under(wanted, disk, newest, progress))
-        on_disk = boot_image(wanted).seed is SeedMedium.DISK
-        seed = await self._disks.make_seed(wanted.vm, wanted.seed_url) if on_disk else None
+        seed = await self._disks.make_seed(wanted.vm, wanted.seed_url, boot_image(wanted).seed)
         boot = Boot(
             wanted=wanted,
             **overlays[0]._asdict(),
             console=str(self._disks.console(wanted.vm)),
             host_boot=self._host.boot_id,
-            seed=str(seed) if seed else None,
+            seed=str(seed),
             further=tuple(overlays[1:]),
         )
         self._last_request.pop(wanted.vm, None)
         try:
             async with self._start_slots.one():
                 check_newest(wanted, newest)
+                await self._firewall.prepare(wanted.seed_url)
                 return replace(await self._hypervisor.start(boot), files=True)
         except Refused as refusal:
             if refusal.invalid:

@@ -4,7 +4,7 @@ import asyncio
 import random
 from pathlib import Path
 
-from domain.contract import ImageSource
+from domain.contract import ImageSource, SeedMedium
 from node_daemon.simulation.host_store import HostStore
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.disks import check_size
@@ -91,7 +91,7 @@ class SimulatedDisks:
     def base(self, vm: str, number: int = 1, series: Series = "root") -> Path | None:
         return None
 
-    async def make_seed(self, vm: str, url: str) -> Path:
+    async def make_seed(self, vm: str, url: str, medium: SeedMedium) -> Path:
         """Makes nothing: simulated guests always fetch their seed over HTTP."""
         return self.disk(vm).with_name("cidata.iso")
 

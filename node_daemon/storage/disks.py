@@ -1,6 +1,4 @@
-"""The files of a VM on this host: its root disk (an overlay on a base image), its seed disk if its image needs one, and
-its console log.
-"""
+"""The files of a VM on this host: its root disk (an overlay on a base image), its seed disk, and its console log."""
 
 import asyncio
 import json
@@ -10,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import BinaryIO
 
+from domain.contract import SeedMedium
 from node_daemon.failure import Permanent, Temporary, of_os_error
 from node_daemon.hypervisor import console_log
 from node_daemon.storage import seed_disk
@@ -50,9 +49,9 @@ class Disks:
         """The backing file that a disk names; None if it names none. Raises OSError. Called on a thread."""
         return base_of(self.disk(vm, number, series))
 
-    async def make_seed(self, vm: str, url: str) -> Path:
-        """Make the seed disk with the documents at this URL. Raises Permanent (disk_full) or Temporary."""
-        await seed_disk.make(self._seed(vm), url)
+    async def make_seed(self, vm: str, url: str, medium: SeedMedium) -> Path:
+        """Make the seed disk for this URL. Raises Permanent (disk_full) or Temporary."""
+        await seed_disk.make(self._seed(vm), url, medium)
         return self._seed(vm)
 
     def has_seed(self, vm: str) -> bool:

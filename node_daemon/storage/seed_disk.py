@@ -1,11 +1,13 @@
-"""A disk with the data of cloud-init (NoCloud, label `cidata`), for guests that cannot fetch them over HTTP.
+"""The disk that cloud-init finds by its label (NoCloud, `cidata`). It brings a guest its secret. Unlike QEMU's command
+line, only the guest and root on the host can read it.
 
-Its documents are fetched from the data source at the VM's seed URL. The URL changes with each boot, so the disk is made
-again for each boot.
+It has the URL of the guest's data, which the guest fetches (`seedfrom`). For guests that cannot do that it has the data
+themselves. The URL changes with each boot, so the disk is made again for each boot.
 """
 
 import asyncio
 import contextlib
+import json
 import uuid
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import httpx
 import pycdlib
 
+from domain.contract import SeedMedium
 from node_daemon.failure import Temporary, of_os_error
 from runtime.files.files import put_in_place
 
@@ -26,9 +29,12 @@ MOST = 1024 * 1024
 PRIVATE = 0o600
 
 
-async def make(path: Path, url: str) -> None:
-    """Make the disk from the seed at `url`; it replaces the earlier one. Raises Permanent (disk_full) or Temporary."""
-    documents = await fetch(url)
+async def make(path: Path, url: str, medium: SeedMedium) -> None:
+    """Make the disk for the seed at `url`; it replaces the earlier one. Raises Permanent (disk_full) or Temporary.
+
+    `medium`: whether the disk has the URL (HTTP) or the data.
+    """
+    documents = await fetch(url) if medium is SeedMedium.DISK else pointer(url)
     part = path.with_name(f"{uuid.uuid4().hex}.part")
     try:
         await asyncio.to_thread(write, part, documents)
@@ -37,6 +43,11 @@ async def make(path: Path, url: str) -> None:
         raise of_os_error(error) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def pointer(url: str) -> dict[str, bytes]:
+    """The documents of a disk that names a URL. cloud-init takes the disk only if it also has empty user-data."""
+    return {"meta-data": f"dsmode: net\nseedfrom: {json.dumps(url)}\n".encode(), "user-data": b""}
 
 
 async def fetch(url: str) -> dict[str, bytes]:

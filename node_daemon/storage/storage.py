@@ -6,7 +6,7 @@
 from pathlib import Path
 from typing import Protocol
 
-from domain.contract import ImageSource
+from domain.contract import ImageSource, SeedMedium
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.images import ignore_progress
 from node_daemon.storage.shared import Hear
@@ -44,8 +44,11 @@ class DiskStore(Protocol):
         """The backing file that a disk names; None if it names none. Raises OSError. Called on a thread."""
         ...
 
-    async def make_seed(self, vm: str, url: str) -> Path:
-        """Make a seed disk with the documents at this URL of the data source. Raises Permanent or Temporary."""
+    async def make_seed(self, vm: str, url: str, medium: SeedMedium) -> Path:
+        """Make a seed disk for this URL of the data source: with the URL, or with the documents there (`medium`).
+
+        Raises Permanent or Temporary.
+        """
         ...
 
     def console(self, vm: str) -> Path:

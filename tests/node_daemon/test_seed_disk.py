@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pycdlib
 import pytest
+import yaml
 
 from domain.contract import SeedMedium
 from node_daemon.failure import Temporary
@@ -49,7 +50,7 @@ async def test_the_same_as_over_http(tmp_path: Path) -> None:
         "vendor_data": b"#cloud-config\n",
     }
     async with a_data_source(**said) as source:
-        await seed_disk.make(disk, source.url())
+        await seed_disk.make(disk, source.url(), SeedMedium.DISK)
         assert source.asked == [f"/one/{name}" for name in seed_disk.DOCUMENTS]
     assert content(disk) == {name.replace("_", "-"): body for name, body in said.items()}, "and nothing that is empty"
     assert {"LABEL=cidata", "TYPE=iso9660"} <= blkid(disk)
@@ -57,9 +58,21 @@ async def test_the_same_as_over_http(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [disk.name]
 
 
+async def test_a_guest_that_can_fetch_gets_only_the_url(tmp_path: Path) -> None:
+    disk = tmp_path / "cidata.iso"
+    async with a_data_source(user_data=b"a password") as source:
+        await seed_disk.make(disk, source.url(), SeedMedium.HTTP)
+        assert source.asked == []
+        held = content(disk)
+        assert yaml.safe_load(held.pop("meta-data")) == {"dsmode": "net", "seedfrom": source.url()}
+        assert held == {"user-data": b""}, "cloud-init takes a disk only with this file"
+    assert {"LABEL=cidata", "TYPE=iso9660"} <= blkid(disk)
+    assert disk.stat().st_mode & 0o777 == 0o600, "a secret"
+
+
 async def test_user_data_may_be_empty_but_is_there(tmp_path: Path) -> None:
     async with a_data_source(meta_data=b"instance-id: x\n", network_config=b"version: 2\n") as source:
-        await seed_disk.make(tmp_path / "disk", source.url())
+        await seed_disk.make(tmp_path / "disk", source.url(), SeedMedium.DISK)
     assert set(content(tmp_path / "disk")) == {"meta-data", "user-data", "network-config"}
 
 
@@ -67,11 +80,11 @@ async def test_what_is_wrong_with_the_source_may_pass(tmp_path: Path) -> None:
     disk = tmp_path / "cidata.iso"
     async with a_data_source(user_data=bytes(seed_disk.MOST + 1)) as source:
         with pytest.raises(Temporary, match="404"):
-            await seed_disk.make(disk, source.url("other"))
+            await seed_disk.make(disk, source.url("other"), SeedMedium.DISK)
         with pytest.raises(Temporary, match="bytes"):
-            await seed_disk.make(disk, source.url())
+            await seed_disk.make(disk, source.url(), SeedMedium.DISK)
     with pytest.raises(Temporary, match="does not answer"):
-        await seed_disk.make(disk, source.url())
+        await seed_disk.make(disk, source.url(), SeedMedium.DISK)
     assert list(tmp_path.iterdir()) == []
 
 
