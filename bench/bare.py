@@ -33,6 +33,9 @@ class Bare:
 
     def _described(self, like: str) -> str:
         root = ET.fromstring(like)
+        for devices in root.findall("devices"):
+            for seed in devices.findall("disk[readonly]"):
+                devices.remove(seed)
         for name in ("uuid", "seclabel", "metadata", "sysinfo"):
             for element in root.findall(name):
                 root.remove(element)

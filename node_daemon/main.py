@@ -9,6 +9,7 @@ from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.membership import credentials
 from node_daemon.membership.credentials import Files
 from node_daemon.membership.renewal import keep_valid
+from node_daemon.network.host_firewall import Firewall, HostFirewall, NoFirewall, bus_addresses
 from node_daemon.reconcile.daemon import Daemon
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.host import GIB, machine, this_host, virt_type
@@ -53,6 +54,13 @@ async def run(settings: NodeSettings) -> None:
             hypervisor.close()
 
 
+def firewall_of(settings: NodeSettings) -> Firewall:
+    """The host's firewall, which also closes the bus to guests. Simulated guests have no interfaces."""
+    if virt_type(settings.libvirt_uri) == "test" or not settings.guest_firewall:
+        return NoFirewall()
+    return HostFirewall(bus_addresses(settings.nats_url))
+
+
 async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     """Connect to NATS and work until cancelled."""
     host = this_host()
@@ -67,9 +75,10 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
         base=settings.image_base,
         platform=Bus(connection, settings.node),
     )
-    executor = Executor(hypervisor, images, disks, host, settings.parallel_starts)
+    firewall = firewall_of(settings)
+    executor = Executor(hypervisor, images, disks, host, settings.parallel_starts, firewall)
     answers = Answers(connection, settings.node, disks, hypervisor)
-    daemon = Daemon(settings, connection, hypervisor, executor, host, images.use, [answers.serve])
+    daemon = Daemon(settings, connection, hypervisor, executor, host, images.use, [answers.serve], firewall=firewall)
     try:
         async with Essential() as essential:
             essential.start("bus", connection.until_ended())

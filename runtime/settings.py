@@ -313,6 +313,8 @@ class NodeSettings(Common):
     libvirt_uri: str = "qemu:///system"
     #: libvirt network of the guests
     network: str = "default"
+    #: rules of iptables and ebtables protect this host, and projects from each other; without them no guest starts
+    guest_firewall: bool = True
     #: base URL of the cloud-init data source for guests of this node
     seed_url: Annotated[str, AfterValidator(_directory_url)] = "http://192.168.122.1:8775/"
     #: capacity of this host for VMs; default: all of it (disk: the size of the file system of the data folder)

@@ -1,10 +1,13 @@
 """The libvirt domain XML of a VM, as a pure function of its document; and the tag that marks a domain as ours."""
 
+import base64
+import hashlib
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from domain.base import Resources
 from domain.contract import NOWHERE, Firmware, Place, Wanted, Watchdog
+from node_daemon.hypervisor.guest_filter import GuestFilter
 from node_daemon.hypervisor.hypervisor import Boot, Overlay
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
 
@@ -25,6 +28,10 @@ LETTERS = "abcdefghijklmnopqrstuvwxy"
 
 #: Maximum number of CPUs on x86 without interrupt remapping.
 MOST_PLAIN_CPUS = 255
+
+
+#: The first characters of the name of each guest's interface on the host. A name has at most 15 characters.
+TAPS = "nbl"
 
 
 @dataclass(frozen=True)
@@ -95,11 +102,24 @@ def definable(xml: str) -> str:
     return ET.tostring(domain, encoding="unicode")
 
 
-def render(boot: Boot, *, virt_type: VirtType, network: str, machine: Machine = X86_64) -> str:
-    """The domain XML for libvirt.
+def tap_name(vm: str) -> str:
+    """The name of the interface of a VM on the host. The rules of the host's firewall name it."""
+    return f"{TAPS}{base64.b32encode(hashlib.sha256(vm.encode()).digest())[:12].decode().lower()}"
+
+
+def render(
+    boot: Boot,
+    *,
+    virt_type: VirtType,
+    network: str,
+    machine: Machine = X86_64,
+    guest_filter: GuestFilter | None = None,
+) -> str:
+    """The domain XML for libvirt. `guest_filter`: what limits the traffic of the guest; None: nothing.
 
     - All devices are virtio on PCI Express, except the display of x86, which works before the guest loads a driver.
-    - cloud-init finds the URL of its data source in the SMBIOS serial, unless the data are on a seed disk.
+    - cloud-init finds the URL of its data source on the seed disk. Nothing of it is in the command line of QEMU, in the
+      XML or in libvirt's logs, which other users of the host can read.
     - virtlogd writes the console to a file and limits its size. It continues when libvirtd or this daemon ends.
     - The display listens on no socket: libvirt opens a connection for each viewer.
     - A kernel panic is reported by the panic device: libvirt then shows the domain as crashed.
@@ -130,15 +150,14 @@ def render(boot: Boot, *, virt_type: VirtType, network: str, machine: Machine = 
     )
     _text(domain, "memory", str(wanted.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(wanted.vcpus))
-    serial = wanted.vm if boot.seed else f"ds=nocloud;dsmode=net;s={wanted.seed_url}"
-    _firmware(domain, wanted, serial, virt_type, machine)
+    _firmware(domain, wanted, virt_type, machine)
     _features(domain, wanted.vcpus, virt_type, machine)
     _cpu(domain, wanted.vcpus, virt_type, machine)
     ET.SubElement(domain, "clock", offset="utc")
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
     _text(domain, "on_crash", "destroy")
-    _devices(domain, boot, network, machine)
+    _devices(domain, boot, network, machine, guest_filter)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
 
@@ -149,7 +168,7 @@ def needs_uefi(wanted: Wanted, machine: Machine) -> bool:
     return machine.only_uefi or (image is not None and image.firmware is Firmware.UEFI)
 
 
-def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtType, machine: Machine) -> None:
+def _firmware(domain: ET.Element, wanted: Wanted, virt_type: VirtType, machine: Machine) -> None:
     """libvirt chooses the UEFI files by features: without Secure Boot, because common images may
     not be signed for it.
     """
@@ -167,7 +186,7 @@ def _firmware(domain: ET.Element, wanted: Wanted, serial: str, virt_type: VirtTy
     ET.SubElement(system, "smbios", mode="sysinfo")
     sysinfo = ET.SubElement(ET.SubElement(domain, "sysinfo", type="smbios"), "system")
     _text(sysinfo, "entry", "Nebula", name="manufacturer")
-    _text(sysinfo, "entry", serial, name="serial")
+    _text(sysinfo, "entry", wanted.vm, name="serial")
     _text(sysinfo, "entry", wanted.vm, name="uuid")
 
 
@@ -201,7 +220,7 @@ def _cpu(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) 
             ET.SubElement(cpu, "feature", policy="require", name=feature)
 
 
-def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine) -> None:
+def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine, guest_filter: GuestFilter | None) -> None:
     devices = ET.SubElement(domain, "devices")
 
     for letter, overlay in zip(LETTERS, (Overlay(boot.disk, boot.base, boot.base_format), *boot.further), strict=False):
@@ -214,7 +233,11 @@ def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine) -> 
     interface = ET.SubElement(devices, "interface", type="network")
     ET.SubElement(interface, "mac", address=boot.wanted.mac)
     ET.SubElement(interface, "source", network=network)
+    if guest_filter is not None:
+        ET.SubElement(interface, "target", dev=tap_name(boot.wanted.vm))
     ET.SubElement(interface, "model", type="virtio")
+    if guest_filter is not None:
+        interface.append(guest_filter.reference())
 
     serial = ET.SubElement(devices, "serial", type="pty")
     ET.SubElement(serial, "log", file=boot.console, append="on")

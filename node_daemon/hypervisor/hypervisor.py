@@ -125,7 +125,7 @@ class Boot:
     base_format: str
     console: str
     host_boot: str
-    #: the disk with cloud-init's data; None if the guest fetches the data over HTTP
+    #: the disk that brings cloud-init its data, or their URL; None if there is no cloud-init
     seed: str | None = None
     #: the disks after the boot disk, in order
     further: tuple[Overlay, ...] = ()

@@ -15,7 +15,7 @@ import libvirt
 
 from domain.contract import Power
 from domain.guest import Guest
-from node_daemon.hypervisor import address_sources, guest_agent, libvirt_events, networks
+from node_daemon.hypervisor import address_sources, guest_agent, guest_filter, libvirt_events, networks
 from node_daemon.hypervisor.connections import Connections
 from node_daemon.hypervisor.domain_xml import (
     NAMESPACE,
@@ -28,6 +28,7 @@ from node_daemon.hypervisor.domain_xml import (
     render,
     with_host_boot,
 )
+from node_daemon.hypervisor.guest_filter import GuestFilter
 from node_daemon.hypervisor.hypervisor import (
     Boot,
     Capacity,
@@ -110,7 +111,10 @@ class LibvirtHypervisor:
             machine = await self._ask(
                 wanted.vm, lambda connection: with_uefi(connection, self._machine, self._virt_type)
             )
-        xml = render(boot, virt_type=self._virt_type, network=self._network, machine=machine)
+        traffic = None
+        if self._virt_type != "test":  # libvirt's test driver has no filters
+            traffic = await self._ask(wanted.vm, lambda connection: _filter(connection, self._network))
+        xml = render(boot, virt_type=self._virt_type, network=self._network, machine=machine, guest_filter=traffic)
         await self._ask(wanted.vm, lambda connection: _start(connection, xml, self._network))
         return Have(
             vm=wanted.vm,
@@ -322,6 +326,10 @@ def _start(connection: Any, xml: str, network: str) -> None:
     connection.createXML(xml, 0)
 
 
+def _filter(connection: Any, network: str) -> GuestFilter:
+    return guest_filter.prepare(connection, networks.activate(connection, network))
+
+
 def _keep(connection: Any, vm: str) -> None:
     """Store the XML of the running domain; libvirt leaves out what belongs to this run only (its
     pty, its tap device).
@@ -365,5 +373,7 @@ def _restore(domain: Any, host_boot: str) -> None:
     tag = with_host_boot(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, config), host_boot)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, tag, PREFIX, NAMESPACE, config)
     for network in networks.of(domain.XMLDesc()):
-        networks.activate(domain.connect(), network)
+        active = networks.activate(domain.connect(), network)
+        if guest_filter.is_used(domain.XMLDesc()):
+            guest_filter.prepare(domain.connect(), active)
     domain.create()

@@ -15,19 +15,20 @@ log = logs.get(__name__)
 OURS = "default"
 
 
-def activate(connection: Any, name: str) -> None:
-    """Make the network active. Raises Refused (network_missing, network_inactive) and libvirtError."""
+def activate(connection: Any, name: str) -> Any:
+    """Make the network active, and return it. Raises Refused (network_missing, network_inactive) and libvirtError."""
     network = _defined(connection, name)
     if network.isActive():
-        return
+        return network
     try:
         network.create()
     except libvirt.libvirtError as error:
         if network.isActive():  # another process has started it
-            return
+            return network
         detail = f"libvirt cannot start the network {name} of this node: {error}; repair it (virsh net-start {name})"
         raise Refused(f"{detail}, then start the VM", code="network_inactive") from error
     log.info("network started", network=name)
+    return network
 
 
 def _defined(connection: Any, name: str) -> Any:

@@ -7,12 +7,13 @@ from datetime import datetime
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from domain.contract import ImageCache, NodeInfo, Power
+from domain.contract import ImageCache, NodeInfo, Power, Wanted
 from node_daemon.hypervisor.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.membership.membership import Membership
 from node_daemon.membership.node_key import node_key
 from node_daemon.membership.presence import Pulse, utc_now
 from node_daemon.network.addresses import EarlierBoots
+from node_daemon.network.host_firewall import Firewall, NoFirewall
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.grace_periods import GracePeriods
 from node_daemon.reconcile.host import describe
@@ -48,7 +49,9 @@ class Daemon:
         image_cache: Callable[[], ImageCache] | None = None,
         extra_tasks: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
         clock: Callable[[], datetime] = utc_now,
+        firewall: Firewall | None = None,
     ) -> None:
+        self._firewall = firewall or NoFirewall()
         self._settings = settings
         self._bus = bus
         self._hypervisor = hypervisor
@@ -79,6 +82,7 @@ class Daemon:
         self._refusals: frozenset[Key] = frozenset()
         self._ended = False
         self._network_trouble: str | None = None
+        self._firewall_trouble: str | None = None
 
     async def run(self) -> None:
         """Work while this daemon holds the lease of its node; wait while it does not. Never returns."""
@@ -141,6 +145,20 @@ class Daemon:
         refused = {each.id for each in self._wanted.refused()}
         self._note_orphans(tuple(sorted(have.keys() - want.keys() - refused)))
         await self._ensure_network()
+        await self._keep_firewall(want, have)
+
+    async def _keep_firewall(self, want: Mapping[str, Wanted], have: Mapping[str, Have]) -> None:
+        """Guests that have no rules of their own reach no other guest, so an error here leaves nothing open."""
+        running = {vm: want[vm] for vm in want if vm in have and have[vm].power in (Power.ON, Power.PAUSED)}
+        projects = {vm: each.project for vm, each in running.items()}
+        trouble = None
+        try:
+            await self._firewall.keep(projects, {each.seed_url for each in running.values()})
+        except Refused as error:
+            trouble = str(error)
+        if trouble is not None and trouble != self._firewall_trouble:
+            log.error("guests are not isolated as they should be", error=trouble)
+        self._firewall_trouble = trouble
 
     def _report_refused(self, have: Mapping[str, Have] | None) -> None:
         """Report the documents that this daemon is too old for. `have`: None while the hypervisor does not answer."""

@@ -17,6 +17,7 @@ from domain.base import Resources
 from domain.contract import NOWHERE, Firmware, ImageSource, Place, Watchdog
 from domain.contract.wanted import Rescue
 from node_daemon.hypervisor.domain_xml import NAMESPACE, Tag, parse_tag, render
+from node_daemon.hypervisor.guest_filter import GuestFilter
 from node_daemon.hypervisor.hypervisor import Boot, Overlay
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
 from runtime.local.libvirtd import Libvirt
@@ -30,7 +31,7 @@ IMAGE = ImageSource(
 UEFI = IMAGE.model_copy(update={"firmware": Firmware.UEFI})
 
 
-def boot(seed: str | None = None, **changes: object) -> Boot:
+def boot(**changes: object) -> Boot:
     return Boot(
         wanted(VM, **{"image": IMAGE, **changes}),
         "/var/lib/nebula/node/disks/x/root.qcow2",
@@ -38,7 +39,7 @@ def boot(seed: str | None = None, **changes: object) -> Boot:
         "qcow2",
         "/var/log/x.log",
         "host-boot-id",
-        seed,
+        "/var/lib/nebula/node/disks/x/cidata.iso",
     )
 
 
@@ -49,7 +50,6 @@ CASES: dict[str, tuple[VirtType, Boot, Machine]] = {
     "plain": ("kvm", boot(), X86_64),
     "emulated": ("qemu", boot(), X86_64),
     "uefi": ("qemu", boot(image=UEFI), X86_64),
-    "seed-disk": ("qemu", boot("/var/lib/nebula/node/disks/x/cidata.iso"), X86_64),
     "rescue": (
         "qemu",
         replace(
@@ -64,7 +64,7 @@ CASES: dict[str, tuple[VirtType, Boot, Machine]] = {
     "test-driver": ("test", boot(image=UEFI), X86_64),
     "aarch64": ("kvm", boot(image=UEFI), AARCH64),
     "aarch64-old-libvirt": ("kvm", boot(vcpus=256, memory_mib=65536), OLD_AARCH64),
-    "aarch64-emulated": ("qemu", boot("/var/lib/nebula/node/disks/x/cidata.iso"), OLD_AARCH64),
+    "aarch64-emulated": ("qemu", boot(), OLD_AARCH64),
 }
 #: Of those, what the emulator of any host takes.
 EMULATED = [name for name, (virt_type, _, machine) in CASES.items() if virt_type == "qemu" and machine is X86_64]
@@ -76,7 +76,8 @@ KNOWN_TO_OLD = [name for name, (_, _, machine) in CASES.items() if machine is no
 
 def rendered(name: str) -> str:
     virt_type, made_from, machine = CASES[name]
-    return render(made_from, virt_type=virt_type, network="default", machine=machine) + "\n"
+    limits = None if virt_type == "test" else GuestFilter("nebula-guest", "192.168.122.1")
+    return render(made_from, virt_type=virt_type, network="default", machine=machine, guest_filter=limits) + "\n"
 
 
 def golden(name: str) -> Path:

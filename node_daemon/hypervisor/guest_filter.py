@@ -1,0 +1,151 @@
+"""The libvirt filters (nwfilter) on the interface of each guest: no guest can use the addresses of another one.
+
+A guest sends with its own MAC address, from the IPv4 address that the DHCP server of the network gave it. It cannot be
+a DHCP server, and sends and gets nothing but IPv4 and ARP; on a network with IPv6 also IPv6, but no router
+advertisements, no redirects and no answers of a DHCP server. libvirt removes the rules with the domain, and makes them
+again when it is restarted. Filters of others are not touched. The calls block: use a thread.
+"""
+
+import uuid
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import libvirt
+
+from node_daemon.hypervisor.hypervisor import Refused
+from runtime import logs
+
+log = logs.get(__name__)
+
+#: Of the names of filters, and of their uuids.
+PREFIX = "nebula-guest"
+UUIDS = uuid.UUID("5b0a52d6-6e0b-4a53-9c1c-0f2f6a4a7e11")
+
+_MAC = """
+<filter name='nebula-guest-mac' chain='mac' priority='-800'>
+  <rule action='return' direction='out' priority='350'><mac srcmacaddr='$MAC'/></rule>
+  <rule action='drop' direction='out' priority='500'><mac/></rule>
+</filter>
+"""
+_IPV4 = """
+<filter name='nebula-guest-ipv4' chain='ipv4-guest' priority='-710'>
+  <rule action='return' direction='out' priority='100'>
+    <ip srcipaddr='0.0.0.0' dstipaddr='255.255.255.255' protocol='udp' srcportstart='68' dstportstart='67'/>
+  </rule>
+  <rule action='drop' direction='out' priority='200'><ip protocol='udp' srcportstart='67'/></rule>
+  <rule action='return' direction='out' priority='300'><ip srcipaddr='$IP'/></rule>
+  <rule action='drop' direction='out' priority='1000'/>
+</filter>
+"""
+_ARP = """
+<filter name='nebula-guest-arp' chain='arp-guest' priority='-510'>
+  <rule action='drop' direction='out' priority='300'><arp match='no' arpsrcmacaddr='$MAC'/></rule>
+  <rule action='return' direction='out' priority='400'><arp arpsrcipaddr='$IP'/></rule>
+  <rule action='return' direction='out' priority='410'><arp arpsrcipaddr='0.0.0.0'/></rule>
+  <rule action='drop' direction='out' priority='1000'/>
+</filter>
+"""
+_IPV6 = """
+<filter name='nebula-guest-ipv6' chain='ipv6-guest' priority='-610'>
+  <rule action='drop' direction='out' priority='100'><ipv6 protocol='icmpv6' type='134'/></rule>
+  <rule action='drop' direction='out' priority='110'><ipv6 protocol='icmpv6' type='137'/></rule>
+  <rule action='drop' direction='out' priority='120'><ipv6 protocol='udp' srcportstart='547'/></rule>
+</filter>
+"""
+
+
+def _whole(name: str, filters: str, protocols: str) -> str:
+    """The filter that a domain names: these filters, then all traffic of these protocols, and nothing else."""
+    references = "".join(f"<filterref filter='{each}'/>" for each in filters.split())
+    accepted = "".join(
+        f"<rule action='accept' direction='inout' priority='600'><mac protocolid='{each}'/></rule>"
+        for each in protocols.split()
+    )
+    rest = "<rule action='drop' direction='inout' priority='1000'/>"
+    return f"<filter name='{name}' chain='root'>{references}{accepted}{rest}</filter>"
+
+
+IPV4_ONLY, WITH_IPV6 = PREFIX, f"{PREFIX}-dual"
+FILTERS = (
+    *(_MAC, _IPV4, _ARP, _IPV6),
+    _whole(IPV4_ONLY, "nebula-guest-mac nebula-guest-ipv4 nebula-guest-arp", "ipv4 arp"),
+    _whole(WITH_IPV6, "nebula-guest-mac nebula-guest-ipv4 nebula-guest-arp nebula-guest-ipv6", "ipv4 arp ipv6"),
+)
+
+
+@dataclass(frozen=True)
+class GuestFilter:
+    """The filter of a guest's interface. `dhcp_server`: the only one whose answers count; None if any counts."""
+
+    name: str
+    dhcp_server: str | None = None
+
+    def reference(self) -> ET.Element:
+        """Its element in the interface of a domain. libvirt learns the addresses of the guest from DHCP answers."""
+        found = ET.Element("filterref", filter=self.name)
+        ET.SubElement(found, "parameter", name="CTRL_IP_LEARNING", value="dhcp")
+        if self.dhcp_server is not None:
+            ET.SubElement(found, "parameter", name="DHCPSERVER", value=self.dhcp_server)
+        return found
+
+
+def is_used(xml: str) -> bool:
+    """Whether an interface of a domain has one of these filters."""
+    return any(
+        each.get("filter", "").startswith(PREFIX)
+        for each in ET.fromstring(xml).iterfind("devices/interface/filterref")  # noqa: S314  (libvirt's own)
+    )
+
+
+def prepare(connection: Any, network: Any) -> GuestFilter:
+    """Define the filters that are missing or differ. Returns the filter for guests on the network.
+
+    Raises Refused (filter_missing) if libvirt on this host has no filters, and libvirtError.
+    """
+    try:
+        known = {each.name(): each for each in connection.listAllNWFilters() if each.name().startswith(PREFIX)}
+        for text in FILTERS:
+            _define(connection, known, ET.fromstring(text))  # noqa: S314  (constants)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        detail = "libvirt on this node cannot filter the traffic of guests: install its nwfilter driver and ebtables"
+        raise Refused(f"{detail}, then start the VM", code="filter_missing") from error
+    described = ET.fromstring(network.XMLDesc())  # noqa: S314  (libvirt's own)
+    address = next((ip.get("address") for ip in described.iterfind("ip[dhcp]") if ip.get("family") != "ipv6"), None)
+    has_ipv6 = any(ip.get("family") == "ipv6" for ip in described.iterfind("ip"))
+    return GuestFilter(WITH_IPV6 if has_ipv6 else IPV4_ONLY, address)
+
+
+def _define(connection: Any, known: dict[str, Any], wanted: ET.Element) -> None:
+    name = wanted.get("name", "")
+    found = known.get(name)
+    if found is not None:
+        current = ET.fromstring(found.XMLDesc())  # noqa: S314  (libvirt's own)
+        if rules(current) == rules(wanted):
+            return
+        wanted_uuid = found.UUIDString()
+        log.warning("a filter of guests was changed; it is defined again", filter=name)
+    else:
+        wanted_uuid = str(uuid.uuid5(UUIDS, name))
+    element = ET.Element("uuid")
+    element.text = wanted_uuid
+    wanted.insert(0, element)
+    connection.nwfilterDefineXML(ET.tostring(wanted, encoding="unicode"))
+
+
+def rules(element: ET.Element) -> set[tuple[str, ...]]:
+    """What a filter does, as values to compare. libvirt writes numbers in other ways, and adds defaults."""
+    found: set[tuple[str, ...]] = {("chain", element.get("chain", "root"))}
+    for reference in element.iterfind("filterref"):
+        found.add(("reference", reference.get("filter", "")))
+    for rule in element.iterfind("rule"):
+        match = [f"{each.tag} {name}={_plain(value)}" for each in rule for name, value in sorted(each.attrib.items())]
+        tags = [each.tag for each in rule]
+        found.add((rule.get("action", ""), rule.get("direction", ""), rule.get("priority", "500"), *tags, *match))
+    return found
+
+
+def _plain(value: str) -> str:
+    return str(int(value, 0)) if value.startswith("0x") else value
