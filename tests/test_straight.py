@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
 
 import pytest
 
-from cli.demo.demo_host import Traces
 from runtime.local.full_disk import write_error
 
 WRITE_ERROR = b'{"status": "error", "errors": [{"type": "STREAM", "error": "JetStream stream write error: no room"}]}'
@@ -48,9 +46,3 @@ def test_a_log_that_cannot_be_written_is_found(server: ThreadingHTTPServer, monk
     for words in (b"", b"nonsense\r\n\r\n", answer("503 No", b"x")[:-1], answer("503 No", b"[]"), answer("200 OK")):
         monkeypatch.setattr(Says, "words", words)
         assert write_error(server.server_port) is None
-
-
-def test_the_demo_asks_as_a_guest(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Says, "words", answer("404 Not Found"))
-    url = f"http://127.0.0.1:{server.server_port}/secret/"
-    assert Traces("v", "test:///default", Path("d"), Path("c"), url).seed_status() == 404

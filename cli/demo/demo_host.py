@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, build_opener
 from xml.etree import ElementTree as ET
 
 from cli.client.errors import CliError
@@ -64,8 +62,8 @@ class Traces:
     uri: str
     disk: Path
     console: Path
-    #: ends in /, and contains the secret with which the guest gets its configuration
-    seed_url: str
+    #: the disk that brings the guest the secret with which it gets its configuration
+    seed: Path
 
     @property
     def domain(self) -> bool:
@@ -75,16 +73,9 @@ class Traces:
     def has_disk(self) -> bool:
         return self.disk.exists()
 
-    def seed_status(self) -> int:
-        """The HTTP status of the guest's user-data."""
-        straight = build_opener(ProxyHandler({}))  # the URL is a secret: it is not sent to a proxy of the environment
-        try:
-            with straight.open(f"{self.seed_url}user-data", timeout=10) as answer:
-                return int(answer.status)
-        except HTTPError as error:
-            return error.code
-        except URLError as error:
-            raise CliError(f"the cloud-init data source does not answer: {error.reason}") from error
+    @property
+    def has_seed(self) -> bool:
+        return self.seed.exists()
 
     def last_words(self, lines: int) -> list[str]:
         """The end of the serial log."""
@@ -100,13 +91,12 @@ def traces(uri: str, vm: str) -> Traces:
     if xml is None:
         raise CliError(f"libvirt at {uri} has no domain of this VM: run the demo on the host where its node is")
     root = ET.fromstring(xml)  # noqa: S314  (from libvirt, as it wrote it)
-    serial = root.findtext("sysinfo/system/entry[@name='serial']", "")
     return Traces(
         vm=vm,
         uri=uri,
         disk=Path(_attribute(root, "devices/disk/source", "file")),
         console=Path(_attribute(root, "devices/serial/log", "file")),
-        seed_url=serial.partition(";s=")[2],
+        seed=Path(_attribute(root, "devices/disk[readonly]/source", "file")),
     )
 
 

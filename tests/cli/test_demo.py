@@ -51,7 +51,7 @@ class Host:
     def traces(self, uri: str, vm: str) -> Traces:
         run = self.run(vm)
         assert run is not None
-        return SimulatedTraces(vm, uri, Path("disk"), Path("console"), run.seed_url, self)
+        return SimulatedTraces(vm, uri, Path("disk"), Path("console"), Path("seed"), self)
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,15 @@ class SimulatedTraces(Traces):
     def has_disk(self) -> bool:
         return self.vm in self.node.host_store.all(NODE, DISK)
 
+    @property
+    def has_seed(self) -> bool:
+        return self.has_disk
+
     def last_words(self, lines: int) -> list[str]:
         """What the commands of the user-data write to the serial port."""
-        commands = [shlex.split(command) for *_, command in user_data(self.seed_url)["runcmd"]]
+        run = self.node.run(self.vm)
+        assert run is not None
+        commands = [shlex.split(command) for *_, command in user_data(run.seed_url)["runcmd"]]
         return [" ".join(said) for echo, *said, to, port in commands if (echo, to, port) == ("echo", ">", "/dev/ttyS0")]
 
 
