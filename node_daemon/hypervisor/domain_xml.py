@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from domain.base import Resources
-from domain.contract import NOWHERE, Firmware, Place, Wanted, Watchdog
+from domain.contract import NOWHERE, Firmware, Place, SeedMedium, Wanted, Watchdog
 from node_daemon.hypervisor.guest_filter import GuestFilter
 from node_daemon.hypervisor.hypervisor import Boot, Overlay
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
@@ -29,6 +29,9 @@ LETTERS = "abcdefghijklmnopqrstuvwxy"
 #: Maximum number of CPUs on x86 without interrupt remapping.
 MOST_PLAIN_CPUS = 255
 
+
+#: The SMBIOS serial number that makes cloud-init use the data source NoCloud over the network.
+FETCHES = "ds=nocloud;dsmode=net"
 
 #: The first characters of the name of each guest's interface on the host. A name has at most 15 characters.
 TAPS = "nbl"
@@ -119,7 +122,8 @@ def render(
 
     - All devices are virtio on PCI Express, except the display of x86, which works before the guest loads a driver.
     - cloud-init finds the URL of its data source on the seed disk. Nothing of it is in the command line of QEMU, in the
-      XML or in libvirt's logs, which other users of the host can read.
+      XML or in libvirt's logs, which other users of the host can read. Newer versions also need the serial number: they
+      fetch from a URL only if it names this data source.
     - virtlogd writes the console to a file and limits its size. It continues when libvirtd or this daemon ends.
     - The display listens on no socket: libvirt opens a connection for each viewer.
     - A kernel panic is reported by the panic device: libvirt then shows the domain as crashed.
@@ -168,6 +172,12 @@ def needs_uefi(wanted: Wanted, machine: Machine) -> bool:
     return machine.only_uefi or (image is not None and image.firmware is Firmware.UEFI)
 
 
+def fetches(wanted: Wanted) -> bool:
+    """Whether the guest fetches its data, because its seed disk has only their URL."""
+    image = wanted.boot_image
+    return image is not None and image.seed is SeedMedium.HTTP
+
+
 def _firmware(domain: ET.Element, wanted: Wanted, virt_type: VirtType, machine: Machine) -> None:
     """libvirt chooses the UEFI files by features: without Secure Boot, because common images may
     not be signed for it.
@@ -186,7 +196,7 @@ def _firmware(domain: ET.Element, wanted: Wanted, virt_type: VirtType, machine: 
     ET.SubElement(system, "smbios", mode="sysinfo")
     sysinfo = ET.SubElement(ET.SubElement(domain, "sysinfo", type="smbios"), "system")
     _text(sysinfo, "entry", "Nebula", name="manufacturer")
-    _text(sysinfo, "entry", wanted.vm, name="serial")
+    _text(sysinfo, "entry", FETCHES if fetches(wanted) else wanted.vm, name="serial")
     _text(sysinfo, "entry", wanted.vm, name="uuid")
 
 

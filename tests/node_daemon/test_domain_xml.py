@@ -14,7 +14,7 @@ import libvirt
 import pytest
 
 from domain.base import Resources
-from domain.contract import NOWHERE, Firmware, ImageSource, Place, Watchdog
+from domain.contract import NOWHERE, Firmware, ImageSource, Place, SeedMedium, Watchdog
 from domain.contract.wanted import Rescue
 from node_daemon.hypervisor.domain_xml import NAMESPACE, Tag, parse_tag, render
 from node_daemon.hypervisor.guest_filter import GuestFilter
@@ -50,6 +50,7 @@ CASES: dict[str, tuple[VirtType, Boot, Machine]] = {
     "plain": ("kvm", boot(), X86_64),
     "emulated": ("qemu", boot(), X86_64),
     "uefi": ("qemu", boot(image=UEFI), X86_64),
+    "seed-disk": ("qemu", boot(image=IMAGE.model_copy(update={"seed": SeedMedium.DISK})), X86_64),
     "rescue": (
         "qemu",
         replace(
