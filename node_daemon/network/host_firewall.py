@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -243,14 +244,17 @@ async def _run(*argv: str, given: str = "") -> None:
 
 
 async def _execute(argv: tuple[str, ...], given: str) -> tuple[int, str]:
-    pipe = asyncio.subprocess.PIPE
-    try:
-        process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=asyncio.subprocess.STDOUT)
-    except OSError as error:
-        raise _refused(f"{argv[0]} cannot be run: {error.strerror}") from error
+    pipe, merged = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+    with tempfile.TemporaryFile() as file:  # not a pipe: a program may end before it has read its input
+        file.write(given.encode())
+        file.seek(0)
+        try:
+            process = await asyncio.create_subprocess_exec(*argv, stdin=file, stdout=pipe, stderr=merged)
+        except OSError as error:
+            raise _refused(f"{argv[0]} cannot be run: {error.strerror}") from error
     try:
         async with asyncio.timeout(COMMAND_SECONDS):
-            out, _ = await process.communicate(given.encode())
+            out, _ = await process.communicate()
     except TimeoutError:
         process.kill()
         raise _refused(f"{argv[0]} does not end") from None

@@ -95,7 +95,10 @@ async def tenants(libvirt_qemu: Libvirt) -> AsyncIterator[dict[str, Tenant]]:
         found: dict[str, Tenant] = {}
         for name, guest in guests.items():
             shown = await guest.until_ready(1)
-            await guest.agent_answers()
+            try:
+                await guest.agent_answers()
+            except AssertionError as error:
+                raise AssertionError(f"{name}: {error}: {(await guest.asked()).text}") from None
             found[name] = Tenant(guest, shown["addresses"][0], seed_url(up, guest.vm))
         yield found
     connection.close()

@@ -35,7 +35,7 @@ except OSError:
     sys.exit(1)
 """
 FIREWALL = """
-import asyncio, json, sys
+import json, sys, uvloop
 from node_daemon.network import host_firewall
 from runtime import logs
 async def main():
@@ -47,7 +47,7 @@ async def main():
             await firewall.prepare(seeds[0])
         await firewall.keep(guests, seeds)
         print("done", flush=True)
-asyncio.run(main())
+uvloop.run(main())  # as the roles do
 """
 
 
