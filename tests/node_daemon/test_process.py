@@ -170,7 +170,7 @@ async def test_a_life_on_qemu(qemu_node: Node, libvirt_qemu: Libvirt) -> None:
         await node.until(vm, off)
         await node.change(vm, desired=Desired.ON, boots=3, disk=2, disk_gib=2, force_after=None)
         assert (await node.until(vm, on)).boots == 3
-        assert [path.name for path in (node.disks / vm).iterdir()] == ["root-2.qcow2"]
+        assert [path.name for path in (node.disks / vm).glob("*.qcow2")] == ["root-2.qcow2"]
     async with node.process():
         seen = len(node.reports[vm])
         await eventually(lambda: len(node.reports[vm]) > seen, "the running domain is adopted")

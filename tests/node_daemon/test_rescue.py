@@ -18,12 +18,13 @@ def attached(connection: Any, vm: str) -> list[str]:
         target, source = disk.find("target"), disk.find("source")
         assert target is not None
         assert source is not None
-        found[target.attrib["dev"]] = source.attrib["file"].rpartition("/")[2]
+        if not source.attrib["file"].endswith(".iso"):  # the seed disk
+            found[target.attrib["dev"]] = source.attrib["file"].rpartition("/")[2]
     return [found[device] for device in sorted(found)]
 
 
 def files(node: Node, vm: str) -> list[str]:
-    return sorted(path.name for path in (node.disks / vm).iterdir())
+    return sorted(path.name for path in (node.disks / vm).glob("*.qcow2"))
 
 
 async def boots(node: Node, vm: str, count: int, **changes: Any) -> None:
