@@ -118,7 +118,8 @@ async def test_a_stolen_secret_opens_nothing_for_another_guest(tenants: dict[str
         assert await thief.fetches(f"{owner.seed}{document}") == "404"
     base = owner.seed.rsplit("/", 2)[0]
     async with httpx.AsyncClient() as http:
-        metrics = (await http.get(f"{base}/metrics")).text
+        token = (up.home / "guest-data.token").read_text().strip()
+        metrics = (await http.get(f"{base}/metrics", headers={"Authorization": f"Bearer {token}"})).text
     assert 'nebula_guest_data_refusals_total{cause="address"} 3.0' in metrics
     assert "is not an address of the VM" in (up.home / "log" / "guest-data.log").read_text()
 
