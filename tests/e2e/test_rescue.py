@@ -1,4 +1,7 @@
-"""A real guest in rescue: it boots from the rescue image, has its own disk as the second one, and comes back."""
+"""A real guest in rescue: it boots from the rescue image, has its own disk as the second one, and comes back.
+
+The last disk is always the seed disk.
+"""
 
 import struct
 from pathlib import Path
@@ -93,22 +96,23 @@ async def test_in_rescue_a_guest_has_its_own_disk_as_the_second_and_comes_back_t
             async with up.client() as http:
                 return (await http.get(f"{VMS}/{vm}/console-log?bytes=100000")).text
 
-        await says("I am the VM, disks: 1")
+        await says("I am the VM, disks: 2")
         seen = await so_far()
         rescued = await up.succeed("POST", f"{VMS}/{vm}/rescue", {"image": "tools", "force": True})
         assert (rescued["vm"]["rescue"], rescued["vm"]["boots"]) == ("tools", 2)
-        await says("I am the rescue, disks: 2")
-        assert disks(domain) == ["rescue-2.qcow2", "root.qcow2"]
+        await says("I am the rescue, disks: 3")
+        assert disks(domain) == ["rescue-2.qcow2", "root.qcow2", "cidata.iso"]
 
         seen = await so_far()
         await up.succeed("POST", f"{VMS}/{vm}/restart", {"force": True})
-        await says("I am the rescue, disks: 2")
+        await says("I am the rescue, disks: 3")
 
         seen = await so_far()
         back = await up.succeed("POST", f"{VMS}/{vm}/unrescue", {"force": True})
         assert (back["vm"]["rescue"], back["vm"]["boots"]) == (None, 4)
-        await says("I am the VM, disks: 1")
-        assert disks(domain) == ["root.qcow2"]
-        assert sorted(path.name for path in (up.home / "node" / "disks" / vm).iterdir()) == ["root.qcow2"]
+        await says("I am the VM, disks: 2")
+        assert disks(domain) == ["root.qcow2", "cidata.iso"]
+        files = {path.name for path in (up.home / "node" / "disks" / vm).iterdir()}
+        assert files == {"root.qcow2", "cidata.iso"}
         await up.succeed("DELETE", f"{VMS}/{vm}")
     connection.close()
