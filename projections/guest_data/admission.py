@@ -17,7 +17,7 @@ def stranger(
     seed: GuestSeed,
     client: str | None,
     server: str | None,
-    neighbours: Callable[[str], frozenset[str]],
+    neighbours: Callable[[str, str], frozenset[str]],
     *,
     posted: bool = False,
 ) -> str | None:
@@ -28,12 +28,12 @@ def stranger(
     """
     if seed.simulated:
         return None
-    if client is None:
+    if client is None or server is None:
         return "the client has no address"
     if client == server:
         return None if seed.on_disk and not posted else "the client is the host"
     address = plain(client)
-    found, mac = neighbours(address), seed.mac or derived(seed.vm)
+    found, mac = neighbours(address, plain(server)), seed.mac or derived(seed.vm)
     if found == {mac}:
         return None
     return f"{address} is not an address of the VM: it is used by {', '.join(sorted(found)) or 'no neighbour'}"

@@ -71,8 +71,8 @@ class Source:
     calls: Rate = field(default_factory=lambda: Rate(10, 0.1))
     #: limit per address: of unknown secrets
     guesses: Rate = field(default_factory=lambda: Rate(60, 1.0))
-    #: the MAC addresses that use a client's address on this host
-    neighbours: Callable[[str], frozenset[str]] = neighbours.of
+    #: the MAC addresses that use a client's address, on the network of the address that it has connected to
+    neighbours: Callable[[str, str], frozenset[str]] = neighbours.of
     #: the calls that guests have made, one for each boot
     called: Called = field(default_factory=Called)
     #: questions about one secret are sent one after the other, so that an old answer never replaces a newer one

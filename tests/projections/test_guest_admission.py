@@ -41,7 +41,7 @@ class Bridge:
 
     def __init__(self, guests: Guests) -> None:
         self.used: dict[str, frozenset[str]] = {}
-        self.source = replace(guests.source, neighbours=lambda address: self.used.get(address, frozenset()))
+        self.source = replace(guests.source, neighbours=lambda address, _: self.used.get(address, frozenset()))
 
     async def get(self, client: str, secret: str, name: str = "user-data", **form: str) -> httpx.Response:
         transport = httpx.ASGITransport(app=Address(self.source, client))
@@ -188,7 +188,7 @@ async def test_a_guest_calls_once_in_each_boot(guests: Guests, bridge: Bridge, r
 def test_the_host_itself_may_fetch_what_it_puts_on_a_disk() -> None:
     seed = GuestSeed(project="default", vm="11111111-2222-4333-8444-777777777777", meta_data="", user_data=b"")
 
-    def nobody(_: str) -> frozenset[str]:
+    def nobody(_: str, __: str) -> frozenset[str]:
         return frozenset()
 
     assert stranger(seed, HOST, HOST, nobody) == "the client is the host"
@@ -197,4 +197,5 @@ def test_the_host_itself_may_fetch_what_it_puts_on_a_disk() -> None:
     assert stranger(on_disk, HOST, HOST, nobody, posted=True) == "the client is the host"
     assert stranger(on_disk, OTHER, HOST, nobody) is not None
     assert stranger(seed, None, HOST, nobody) is not None
+    assert stranger(seed, OTHER, None, nobody) is not None
     assert stranger(seed.model_copy(update={"simulated": True}), OTHER, HOST, nobody) is None
