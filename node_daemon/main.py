@@ -1,10 +1,14 @@
 """The node daemon's entry point: it connects the parts, and stops them cleanly."""
 
 import asyncio
+import contextlib
 import signal
+from functools import partial
 
 from node_daemon.asks.answers import Answers
 from node_daemon.hypervisor.console_log import keep_small
+from node_daemon.hypervisor.host_names import HostNames
+from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.membership import credentials
 from node_daemon.membership.credentials import Files
@@ -25,6 +29,9 @@ from runtime.tasks.essential import Essential, until_stopped
 
 log = logs.get(__name__)
 
+#: Seconds in which libvirt removes the filters of guests when the daemon ends. Else they stay.
+TIDY_SECONDS = 5.0
+
 
 async def run(settings: NodeSettings) -> None:
     """Serve this node until SIGTERM or SIGINT. Guests keep running.
@@ -40,25 +47,36 @@ async def run(settings: NodeSettings) -> None:
     with hold(data):
         if (folder := impassable(data)) is not None:
             log.warning("QEMU's user cannot pass through this folder", folder=str(folder), help="chmod o+x")
+        names = HostNames(data.resolve())
         hypervisor = LibvirtHypervisor(
             settings.libvirt_uri,
             settings.network,
             virt_type(settings.libvirt_uri),
             settings.libvirt_deadline,
             machine(),
+            names=names,
         )
         try:
             await until_stopped(stop, serve(settings, hypervisor))
             log.info("stopped; guests keep running")
         finally:
+            await forget(hypervisor, names)
             hypervisor.close()
 
 
-def firewall_of(settings: NodeSettings) -> Firewall:
+async def forget(hypervisor: LibvirtHypervisor, names: HostNames) -> None:
+    """Remove the filters of a node, if libvirt does it within some seconds."""
+    with contextlib.suppress(Refused, Unreachable, TimeoutError):
+        async with asyncio.timeout(TIDY_SECONDS):
+            await hypervisor.remove_filters(names)
+
+
+def firewall_of(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> Firewall:
     """The host's firewall, which also closes the bus to guests. Simulated guests have no interfaces."""
     if virt_type(settings.libvirt_uri) == "test" or not settings.guest_firewall:
         return NoFirewall()
-    return HostFirewall(bus_addresses(settings.nats_url))
+    names = HostNames(settings.data_dir.resolve())
+    return HostFirewall(names, bus_addresses(settings.nats_url), partial(forget, hypervisor))
 
 
 async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
@@ -75,7 +93,7 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
         base=settings.image_base,
         platform=Bus(connection, settings.node),
     )
-    firewall = firewall_of(settings)
+    firewall = firewall_of(settings, hypervisor)
     executor = Executor(hypervisor, images, disks, host, settings.parallel_starts, firewall)
     answers = Answers(connection, settings.node, disks, hypervisor)
     daemon = Daemon(settings, connection, hypervisor, executor, host, images.use, [answers.serve], firewall=firewall)
@@ -88,4 +106,5 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
             essential.start("console logs", keep_small(disks.consoles))
             await essential.for_ever()
     finally:
+        await firewall.close()
         await connection.close()

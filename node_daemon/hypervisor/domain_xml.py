@@ -1,7 +1,5 @@
 """The libvirt domain XML of a VM, as a pure function of its document; and the tag that marks a domain as ours."""
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
@@ -32,9 +30,6 @@ MOST_PLAIN_CPUS = 255
 
 #: The SMBIOS serial number that makes cloud-init use the data source NoCloud over the network.
 FETCHES = "ds=nocloud;dsmode=net"
-
-#: The first characters of the name of each guest's interface on the host. A name has at most 15 characters.
-TAPS = "nbl"
 
 
 @dataclass(frozen=True)
@@ -103,11 +98,6 @@ def definable(xml: str) -> str:
     if system is not None and system.get("firmware") is None and (features := system.find("firmware")) is not None:
         system.remove(features)
     return ET.tostring(domain, encoding="unicode")
-
-
-def tap_name(vm: str) -> str:
-    """The name of the interface of a VM on the host. The rules of the host's firewall name it."""
-    return f"{TAPS}{base64.b32encode(hashlib.sha256(vm.encode()).digest())[:12].decode().lower()}"
 
 
 def render(
@@ -244,7 +234,7 @@ def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine, gue
     ET.SubElement(interface, "mac", address=boot.wanted.mac)
     ET.SubElement(interface, "source", network=network)
     if guest_filter is not None:
-        ET.SubElement(interface, "target", dev=tap_name(boot.wanted.vm))
+        ET.SubElement(interface, "target", dev=guest_filter.names.tap(boot.wanted.vm))
     ET.SubElement(interface, "model", type="virtio")
     if guest_filter is not None:
         interface.append(guest_filter.reference())

@@ -6,6 +6,7 @@ advertisements, no redirects and no answers of a DHCP server. libvirt removes th
 again when it is restarted. Filters of others are not touched. The calls block: use a thread.
 """
 
+import contextlib
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -13,23 +14,23 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
+from node_daemon.hypervisor.host_names import FILTER, HostNames
 from node_daemon.hypervisor.hypervisor import Refused
 from runtime import logs
 
 log = logs.get(__name__)
 
-#: Of the names of filters, and of their uuids.
-PREFIX = "nebula-guest"
+#: Of the uuids of filters.
 UUIDS = uuid.UUID("5b0a52d6-6e0b-4a53-9c1c-0f2f6a4a7e11")
 
 _MAC = """
-<filter name='nebula-guest-mac' chain='mac' priority='-800'>
+<filter name='NAME-mac' chain='mac' priority='-800'>
   <rule action='return' direction='out' priority='350'><mac srcmacaddr='$MAC'/></rule>
   <rule action='drop' direction='out' priority='500'><mac/></rule>
 </filter>
 """
 _IPV4 = """
-<filter name='nebula-guest-ipv4' chain='ipv4-guest' priority='-710'>
+<filter name='NAME-ipv4' chain='ipv4-guest' priority='-710'>
   <rule action='return' direction='out' priority='100'>
     <ip srcipaddr='0.0.0.0' dstipaddr='255.255.255.255' protocol='udp' srcportstart='68' dstportstart='67'/>
   </rule>
@@ -39,7 +40,7 @@ _IPV4 = """
 </filter>
 """
 _ARP = """
-<filter name='nebula-guest-arp' chain='arp-guest' priority='-510'>
+<filter name='NAME-arp' chain='arp-guest' priority='-510'>
   <rule action='drop' direction='out' priority='300'><arp match='no' arpsrcmacaddr='$MAC'/></rule>
   <rule action='return' direction='out' priority='400'><arp arpsrcipaddr='$IP'/></rule>
   <rule action='return' direction='out' priority='410'><arp arpsrcipaddr='0.0.0.0'/></rule>
@@ -47,7 +48,7 @@ _ARP = """
 </filter>
 """
 _IPV6 = """
-<filter name='nebula-guest-ipv6' chain='ipv6-guest' priority='-610'>
+<filter name='NAME-ipv6' chain='ipv6-guest' priority='-610'>
   <rule action='drop' direction='out' priority='100'><ipv6 protocol='icmpv6' type='134'/></rule>
   <rule action='drop' direction='out' priority='110'><ipv6 protocol='icmpv6' type='137'/></rule>
   <rule action='drop' direction='out' priority='120'><ipv6 protocol='udp' srcportstart='547'/></rule>
@@ -55,35 +56,38 @@ _IPV6 = """
 """
 
 
-def _whole(name: str, filters: str, protocols: str) -> str:
-    """The filter that a domain names: these filters, then all traffic of these protocols, and nothing else."""
-    references = "".join(f"<filterref filter='{each}'/>" for each in filters.split())
+def _whole(kind: str, parts: str, protocols: str) -> str:
+    """The filter that a domain names: these parts, then all traffic of these protocols, and nothing else."""
+    references = "".join(f"<filterref filter='NAME-{each}'/>" for each in parts.split())
     accepted = "".join(
         f"<rule action='accept' direction='inout' priority='600'><mac protocolid='{each}'/></rule>"
         for each in protocols.split()
     )
     rest = "<rule action='drop' direction='inout' priority='1000'/>"
-    return f"<filter name='{name}' chain='root'>{references}{accepted}{rest}</filter>"
+    return f"<filter name='NAME-{kind}' chain='root'>{references}{accepted}{rest}</filter>"
 
 
-IPV4_ONLY, WITH_IPV6 = PREFIX, f"{PREFIX}-dual"
+#: The filters that domains name: on a network without IPv6, and with it.
+IPV4_ONLY, WITH_IPV6 = "single", "dual"
+#: Each filter after those that it names.
 FILTERS = (
     *(_MAC, _IPV4, _ARP, _IPV6),
-    _whole(IPV4_ONLY, "nebula-guest-mac nebula-guest-ipv4 nebula-guest-arp", "ipv4 arp"),
-    _whole(WITH_IPV6, "nebula-guest-mac nebula-guest-ipv4 nebula-guest-arp nebula-guest-ipv6", "ipv4 arp ipv6"),
+    _whole(IPV4_ONLY, "mac ipv4 arp", "ipv4 arp"),
+    _whole(WITH_IPV6, "mac ipv4 arp ipv6", "ipv4 arp ipv6"),
 )
 
 
 @dataclass(frozen=True)
 class GuestFilter:
-    """The filter of a guest's interface. `dhcp_server`: the only one whose answers count; None if any counts."""
+    """The filter of the interfaces of guests. `dhcp_server`: the only one whose answers count; None if any counts."""
 
-    name: str
+    names: HostNames
+    kind: str = IPV4_ONLY
     dhcp_server: str | None = None
 
     def reference(self) -> ET.Element:
         """Its element in the interface of a domain. libvirt learns the addresses of the guest from DHCP answers."""
-        found = ET.Element("filterref", filter=self.name)
+        found = ET.Element("filterref", filter=self.names.filter(self.kind))
         ET.SubElement(found, "parameter", name="CTRL_IP_LEARNING", value="dhcp")
         if self.dhcp_server is not None:
             ET.SubElement(found, "parameter", name="DHCPSERVER", value=self.dhcp_server)
@@ -93,20 +97,19 @@ class GuestFilter:
 def is_used(xml: str) -> bool:
     """Whether an interface of a domain has one of these filters."""
     return any(
-        each.get("filter", "").startswith(PREFIX)
+        each.get("filter", "").startswith(FILTER)
         for each in ET.fromstring(xml).iterfind("devices/interface/filterref")  # noqa: S314  (libvirt's own)
     )
 
 
-def prepare(connection: Any, network: Any) -> GuestFilter:
-    """Define the filters that are missing or differ. Returns the filter for guests on the network.
+def prepare(connection: Any, network: Any, names: HostNames) -> GuestFilter:
+    """Define the filters of this node that are missing or differ. Returns the filter for guests on the network.
 
     Raises Refused (filter_missing) if libvirt on this host has no filters, and libvirtError.
     """
     try:
-        known = {each.name(): each for each in connection.listAllNWFilters() if each.name().startswith(PREFIX)}
         for text in FILTERS:
-            _define(connection, known, ET.fromstring(text))  # noqa: S314  (constants)
+            _define(connection, _named(text, names))
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
             raise
@@ -115,12 +118,39 @@ def prepare(connection: Any, network: Any) -> GuestFilter:
     described = ET.fromstring(network.XMLDesc())  # noqa: S314  (libvirt's own)
     address = next((ip.get("address") for ip in described.iterfind("ip[dhcp]") if ip.get("family") != "ipv6"), None)
     has_ipv6 = any(ip.get("family") == "ipv6" for ip in described.iterfind("ip"))
-    return GuestFilter(WITH_IPV6 if has_ipv6 else IPV4_ONLY, address)
+    return GuestFilter(names, WITH_IPV6 if has_ipv6 else IPV4_ONLY, address)
 
 
-def _define(connection: Any, known: dict[str, Any], wanted: ET.Element) -> None:
+def remove(connection: Any, names: HostNames) -> None:
+    """Remove the filters of a node. libvirt keeps those of guests that run."""
+    for text in reversed(FILTERS):
+        found = _found(connection, _named(text, names).get("name", ""))
+        if found is not None:
+            with contextlib.suppress(libvirt.libvirtError):  # it is in use
+                found.undefine()
+
+
+def _named(text: str, names: HostNames) -> ET.Element:
+    return ET.fromstring(text.replace("NAME", names.filter()))  # noqa: S314  (constants)
+
+
+def _found(connection: Any, name: str) -> Any:
+    """The filter with this name; None if there is none.
+
+    Lists of filters are not used: libvirt 9 locks the filters of a list one after the other, in another order than the
+    start of a guest does, and then both wait for ever, and all later starts with them.
+    """
+    try:
+        return connection.nwfilterLookupByName(name)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_NWFILTER:
+            return None
+        raise
+
+
+def _define(connection: Any, wanted: ET.Element) -> None:
     name = wanted.get("name", "")
-    found = known.get(name)
+    found = _found(connection, name)
     if found is not None:
         current = ET.fromstring(found.XMLDesc())  # noqa: S314  (libvirt's own)
         if rules(current) == rules(wanted):

@@ -8,6 +8,7 @@ nothing.
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 from xml.etree import ElementTree as ET
 
@@ -29,6 +30,7 @@ from node_daemon.hypervisor.domain_xml import (
     with_host_boot,
 )
 from node_daemon.hypervisor.guest_filter import GuestFilter
+from node_daemon.hypervisor.host_names import HostNames
 from node_daemon.hypervisor.hypervisor import (
     Boot,
     Capacity,
@@ -47,6 +49,9 @@ from node_daemon.hypervisor.machine import X86_64, Machine, VirtType
 from node_daemon.hypervisor.reach import Reach, ours
 
 T = TypeVar("T")
+
+#: The names of a node that gives none: its filters stay on the host.
+NAMES = HostNames(Path("/"))
 
 _ON = (
     libvirt.VIR_DOMAIN_RUNNING,
@@ -90,7 +95,16 @@ _UNDEFINE_TEST = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE  # the test driver kno
 class LibvirtHypervisor:
     """Implements `hypervisor.Hypervisor`."""
 
-    def __init__(self, uri: str, network: str, virt_type: VirtType, deadline: float, machine: Machine = X86_64) -> None:
+    def __init__(
+        self,
+        uri: str,
+        network: str,
+        virt_type: VirtType,
+        deadline: float,
+        machine: Machine = X86_64,
+        names: HostNames = NAMES,
+    ) -> None:
+        self._names = names
         self._uri = uri
         self._network = network
         self._virt_type = virt_type
@@ -113,7 +127,7 @@ class LibvirtHypervisor:
             )
         traffic = None
         if self._virt_type != "test":  # libvirt's test driver has no filters
-            traffic = await self._ask(wanted.vm, lambda connection: _filter(connection, self._network))
+            traffic = await self._ask(wanted.vm, lambda connection: _filter(connection, self._network, self._names))
         xml = render(boot, virt_type=self._virt_type, network=self._network, machine=machine, guest_filter=traffic)
         await self._ask(wanted.vm, lambda connection: _start(connection, xml, self._network))
         return Have(
@@ -145,7 +159,7 @@ class LibvirtHypervisor:
         await self._on_domain(vm, lambda domain: domain.isActive() and domain.managedSave(0), patience=patience)
 
     async def restore(self, vm: str, host_boot: str, patience: float) -> None:
-        await self._on_domain(vm, lambda domain: _restore(domain, host_boot), patience=patience)
+        await self._on_domain(vm, lambda domain: _restore(domain, host_boot, self._names), patience=patience)
 
     async def discard(self, vm: str, *, leftover: bool = False) -> None:
         def remove(domain: Any) -> None:
@@ -187,6 +201,14 @@ class LibvirtHypervisor:
 
     async def watch(self, nudge: Nudge, reset: Reset = ignore, fired: Fired = ignore) -> None:
         await libvirt_events.watch(self._uri, self._deadline, Listener(nudge, reset, fired))
+
+    async def remove_filters(self, names: HostNames) -> None:
+        """Remove the filters of this node, or of one that does not exist any more. libvirt keeps those in use.
+
+        Raises Unreachable, Refused.
+        """
+        if self._virt_type != "test":
+            await self._ask("filters", lambda connection: guest_filter.remove(connection, names))
 
     def close(self) -> None:
         """Close the idle connections. Domains keep running."""
@@ -326,8 +348,8 @@ def _start(connection: Any, xml: str, network: str) -> None:
     connection.createXML(xml, 0)
 
 
-def _filter(connection: Any, network: str) -> GuestFilter:
-    return guest_filter.prepare(connection, networks.activate(connection, network))
+def _filter(connection: Any, network: str, names: HostNames) -> GuestFilter:
+    return guest_filter.prepare(connection, networks.activate(connection, network), names)
 
 
 def _keep(connection: Any, vm: str) -> None:
@@ -365,7 +387,7 @@ def _unpause(domain: Any) -> None:
         domain.resume()
 
 
-def _restore(domain: Any, host_boot: str) -> None:
+def _restore(domain: Any, host_boot: str, names: HostNames) -> None:
     """Write `host_boot` into the stored configuration, which counts once the domain is off; then start the domain."""
     if domain.isActive() or not domain.hasManagedSaveImage():
         return
@@ -375,5 +397,5 @@ def _restore(domain: Any, host_boot: str) -> None:
     for network in networks.of(domain.XMLDesc()):
         active = networks.activate(domain.connect(), network)
         if guest_filter.is_used(domain.XMLDesc()):
-            guest_filter.prepare(domain.connect(), active)
+            guest_filter.prepare(domain.connect(), active, names)
     domain.create()

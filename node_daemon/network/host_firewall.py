@@ -4,264 +4,214 @@
   rules and chains are not touched.
 - A guest reaches nothing of the host but DHCP, DNS and the data source; and the host's own connections to it go on.
 - A guest reaches guests of its project on this host, and of no other project: not over the bridge, and not by way of
-  the host. The mark names the project.
+  the host. The mark names the project. Guests of other nodes on the same host count as other projects.
 - It cannot reach the bus by way of the host either.
 
-Rules are made before a guest starts, and made again if somebody removes them. What is denied is counted and logged.
+Rules are made before a guest starts, and made again if somebody removes them or puts others before them. What is denied
+is counted and logged. The chains of a node are removed with its daemon, unless guests run. Chains of a node whose data
+folder does not exist are removed by the next daemon that starts a guest.
 """
 
 import asyncio
 import contextlib
-import re
 import socket
-import tempfile
 import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from node_daemon.hypervisor.domain_xml import TAPS, tap_name
+from node_daemon.hypervisor.host_names import PROJECT_MASK, HostNames
 from node_daemon.hypervisor.hypervisor import Refused
+from node_daemon.network import bridge_rules, ip_rules
+from node_daemon.network.bridge_rules import BridgeRules
+from node_daemon.network.chains import Dropped
+from node_daemon.network.ip_rules import IpRules, Place
+from node_daemon.network.programs import refused
 from runtime import logs
 
 log = logs.get(__name__)
 
-#: The mark of a guest's packet: OURS, and the number of its project.
-OURS, ALL_OURS, PROJECTS = 0x4E000000, "0x4e000000/0xff000000", 0x00FFFFFF
-#: Chains: what guests may reach, the data sources among it, what they may not reach elsewhere; marks and projects.
-HOST, SEEDS, ROUTED, MARKS, GUESTS = "NEBULA-HOST", "NEBULA-SEEDS", "NEBULA-ROUTED", "NEBULA-MARKS", "NEBULA-GUESTS"
 #: Seconds between two checks that the rules are there.
 CHECK_SECONDS = 30.0
-#: Seconds for one command.
-COMMAND_SECONDS = 20.0
-
-_MARK = re.compile(rf"-i ({TAPS}\w+) -j mark --mark-or (0x[0-9a-f]+)")
-_PROJECT = re.compile(rf"-o ({TAPS}\w+) --mark (0x[0-9a-f]+)")
-_DENIED = re.compile(r"-c (\d+) \d+ -j DROP|-j DROP\s*, pcnt = (\d+)")
-
-#: Neighbour discovery, which IPv6 needs; DHCP has other ports.
-_V4 = ("-p udp --dport 67 -j ACCEPT",)
-_V6 = (*(f"-p icmpv6 --icmpv6-type {kind} -j ACCEPT" for kind in (133, 135, 136)), "-p udp --dport 547 -j ACCEPT")
 
 
 class Firewall(Protocol):
     """What protects a host from its guests."""
 
-    async def prepare(self, seed_url: str) -> None:
-        """Make the rules, and open the way to the data source of a guest that will start. Raises Refused."""
+    def starting(self, seed_url: str) -> AbstractAsyncContextManager[None]:
+        """Make the rules, and open the way to the data source of a guest that starts in the block. Raises Refused."""
         ...
 
     async def keep(self, guests: Mapping[str, str], seed_urls: Iterable[str]) -> None:
         """Keep the rules for these running guests: the project of each VM. Raises Refused."""
+        ...
+
+    async def close(self) -> None:
+        """Remove the rules, unless guests run."""
         ...
 
 
 class NoFirewall:
     """Implements `Firewall` for guests without interfaces, and for operators who want none."""
 
-    async def prepare(self, seed_url: str) -> None:
-        pass
+    def starting(self, seed_url: str) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     async def keep(self, guests: Mapping[str, str], seed_urls: Iterable[str]) -> None:
+        pass
+
+    async def close(self) -> None:
         pass
 
 
 class HostFirewall:
-    """Implements `Firewall`. `closed`: addresses and TCP ports elsewhere that guests must not reach."""
+    """Implements `Firewall`.
 
-    def __init__(self, closed: Iterable[tuple[str, int]] = ()) -> None:
-        self._closed = tuple(closed)
-        self._seeds: set[tuple[str, int]] = set()
+    `closed`: addresses and TCP ports elsewhere that guests must not reach. `forget`: removes what else is left of a
+    node that does not exist any more.
+    """
+
+    def __init__(
+        self,
+        names: HostNames,
+        closed: Iterable[Place] = (),
+        forget: Callable[[HostNames], Awaitable[None]] | None = None,
+    ) -> None:
+        self._names = names
+        self._forget = forget
+        dropped = Dropped()
+        self._ip_rules = IpRules(names, closed, dropped)
+        self._bridge_rules = BridgeRules(names, dropped)
+        #: the data sources, by name and by address
+        self._sources: set[Place] = set()
+        self._seeds: set[Place] = set()
+        self._looked_up: dict[Place, float] = {}
         self._projects: dict[str, int] = {}
-        self._checked = -CHECK_SECONDS
+        self._is_made = False
+        self._checked: float | None = None
         self._turn = asyncio.Lock()
-        self._denied: dict[str, int] = {}
-        self._guests: dict[str, int] = {}
-        self._known: set[str] = set()
+        #: starts whose outcome is not known
+        self._starting = 0
 
-    async def prepare(self, seed_url: str) -> None:
-        """Make the rules, and open the way to the data source of a guest that will start. Raises Refused."""
+    @asynccontextmanager
+    async def starting(self, seed_url: str) -> AsyncIterator[None]:
+        """Make the rules, and open the way to the data source of a guest that starts in the block. Raises Refused.
+
+        If the block ends with another error than Refused, the guest may still start: `close` then removes nothing.
+        """
         async with self._turn:
             await self._open(seed_url)
-            if self._checked < 0:
+            if self._checked is None:
                 await self._check()
+            self._starting += 1
+        try:
+            yield
+        except Refused:
+            self._starting -= 1
+            raise
+        self._starting -= 1
 
     async def keep(self, guests: Mapping[str, str], seed_urls: Iterable[str]) -> None:
         """Keep the rules for these running guests: the project of each VM. Raises Refused."""
         async with self._turn:
+            unknown = None
             for url in seed_urls:
-                await self._open(url)
-            if self._seeds:
-                await self._check()
-                await self._assign({tap_name(vm): self._number(project) for vm, project in guests.items()})
+                try:
+                    await self._open(url, CHECK_SECONDS)
+                except Refused as error:  # the rules of the other guests are kept
+                    unknown = error
+            if guests or self._is_made:
+                if self._checked is None or time.monotonic() - self._checked >= CHECK_SECONDS:
+                    await self._check()
+                self._projects = numbers(guests.values(), self._projects)
+                taps = {self._names.tap(vm): self._projects[project] for vm, project in guests.items()}
+                await self._bridge_rules.assign(taps)
+            if unknown is not None:
+                raise unknown
 
-    async def _check(self) -> None:
-        if time.monotonic() - self._checked < CHECK_SECONDS:
-            return
-        for program, version in (("iptables", 4), ("ip6tables", 6)):
-            if version == 4 or Path("/proc/net/if_inet6").exists():
-                await self._check_host(program, version)
-        await self._check_bridges()
-        self._guests = {}
-        self._checked = time.monotonic()
+    async def close(self) -> None:
+        """Remove the rules, unless guests run."""
+        async with self._turn:
+            if self._starting or self._names.has_interfaces():
+                return
+            try:
+                if self._is_made or await ip_rules.exist(self._names):
+                    await remove(self._names)
+            except Refused as error:
+                if self._is_made:
+                    log.warning("the rules of the host's firewall are not removed", error=str(error))
 
-    async def _check_host(self, program: str, version: int) -> None:
-        """The chains of one version of IP. They are replaced in one step if they differ."""
-        rules = [
-            "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-            *(_V4 if version == 4 else _V6),
-            *(f"-p {protocol} --dport 53 -j ACCEPT" for protocol in ("udp", "tcp")),
-            f"-j {SEEDS}",
-            '-m limit --limit 6/min -j LOG --log-prefix "nebula: guest denied: "',
-            "-j DROP",
-        ]
-        routed = [
-            f"-p tcp -d {each} --dport {port} -j DROP" for each, port in self._closed if _version(each) == version
-        ]
-        found = (await _output(program, "-v", "-S", HOST) or "").splitlines()
-        elsewhere = (await _output(program, "-S", ROUTED) or "").splitlines()
-        if len(found) != len(rules) + 1 or len(elsewhere) != len(routed) + 1:
-            if found:
-                log.warning("rules of the host's firewall were changed; they are made again", program=program)
-            chains = [f"-A {HOST} {rule}" for rule in rules] + [f"-A {ROUTED} {rule}" for rule in routed]
-            seeds = [] if await _output(program, "-S", SEEDS) else [f":{SEEDS} - [0:0]"]
-            text = "\n".join(["*filter", f":{HOST} - [0:0]", f":{ROUTED} - [0:0]", *seeds, *chains, "COMMIT", ""])
-            await _run(f"{program}-restore", "--wait", "--noflush", given=text)
-        for chain, target in (("INPUT", HOST), ("FORWARD", ROUTED)):
-            jump = (chain, "-m", "mark", "--mark", ALL_OURS, "-j", target)
-            if await _output(program, "--wait", "-C", *jump) is None:
-                await _run(program, "--wait", "-I", *jump)
-        for host, port in self._seeds:
-            if _version(host) == version:
-                await self._accept(program, host, port)
-        self._note_denied(program, found)
+    async def _open(self, seed_url: str, pause: float = 0.0) -> None:
+        """Accept connections to the data source at this URL. Raises Refused if its address cannot be found.
 
-    async def _open(self, seed_url: str) -> None:
-        """Accept connections to the data source at this URL."""
+        `pause`: seconds after a lookup of the same name in which it is not looked up again.
+        """
         try:
             parts = urlsplit(seed_url)
-            seed = (parts.hostname or "", parts.port or 80)
-        except ValueError:
-            return
-        if seed in self._seeds or _version(seed[0]) is None:
-            return
-        self._seeds.add(seed)
-        self._checked = -CHECK_SECONDS
+            source = (parts.hostname or "", parts.port or 80)
+            if source in self._sources or time.monotonic() - self._looked_up.get(source, -pause) < pause:
+                return
+            self._looked_up[source] = time.monotonic()
+            found = await asyncio.to_thread(addresses, *source)
+        except (OSError, ValueError) as error:
+            raise refused(f"the address of the data source cannot be found: {error}") from error
+        self._sources.add(source)
+        if not found <= self._seeds:
+            self._seeds |= found
+            self._checked = None
 
-    async def _accept(self, program: str, host: str, port: int) -> None:
-        rule = (SEEDS, "-d", host, "-p", "tcp", "--dport", str(port), "-j", "ACCEPT")
-        if await _output(program, "--wait", "-C", *rule) is None:
-            await _run(program, "--wait", "-A", *rule)
-
-    async def _check_bridges(self) -> None:
-        """The chains of bridges: a mark for each packet of a guest, and where marked packets may go."""
-        base = {
-            ("nat", MARKS): f"-j mark --mark-or {OURS:#x} --mark-target CONTINUE",
-            ("filter", GUESTS): f"--mark {ALL_OURS} -j DROP",
-        }
-        for (table, chain), rule in base.items():
-            listed = await _output("ebtables", "-t", table, "-L", chain, "--Lc")
-            if listed is None:
-                await _run("ebtables", "-t", table, "-N", chain, "-P", "RETURN")
-            if rule not in (listed or ""):
-                await _run("ebtables", "-t", table, "-A", chain, *rule.split())
-            self._note_denied(f"ebtables {table}", (listed or "").splitlines())
-        jumps = (
-            ("nat", "PREROUTING", "-i", MARKS),
-            ("filter", "FORWARD", "-o", GUESTS),
-            ("filter", "OUTPUT", "-o", GUESTS),
-        )
-        for table, chain, side, target in jumps:
-            jump = f"{side} {TAPS}+ -j {target}"
-            if jump not in (await _output("ebtables", "-t", table, "-L", chain) or ""):
-                await _run("ebtables", "-t", table, "-I", chain, *jump.split())
-
-    async def _assign(self, guests: dict[str, int]) -> None:
-        """The rules of each guest's interface: the mark of its project, and that it gets packets with this mark."""
-        if guests == self._guests:
-            return
-        known = self._known | guests.keys()  # others belong to other node daemons of this host
-        for table, chain, pattern in (("nat", MARKS, _MARK), ("filter", GUESTS, _PROJECT)):
-            listed = await _output("ebtables", "-t", table, "-L", chain) or ""
-            found = {(match[1], int(match[2], 16) & PROJECTS) for match in pattern.finditer(listed)}
-            over = {each for each in found if each[0] in known or not Path("/sys/class/net", each[0]).exists()}
-            for tap, number in over - set(guests.items()):
-                await _run("ebtables", "-t", table, "-D", chain, *_rule(table, tap, number))
-            for tap, number in set(guests.items()) - found:
-                await _run("ebtables", "-t", table, "-A" if table == "nat" else "-I", chain, *_rule(table, tap, number))
-        self._guests, self._known = guests, set(guests)
-
-    def _number(self, project: str) -> int:
-        """The number of a project on this host, while this process runs."""
-        if project not in self._projects:
-            self._projects[project] = (max(self._projects.values(), default=time.time_ns() & 0xFFFFFE) % PROJECTS) + 1
-        return self._projects[project]
-
-    def _note_denied(self, place: str, lines: list[str]) -> None:
-        packets = sum(int(match[1] or match[2]) for line in lines if (match := _DENIED.search(line)))
-        more = packets - self._denied.get(place, packets)
-        self._denied[place] = packets
-        if more > 0:
-            log.warning("packets of guests to what they must not reach were dropped", place=place, packets=more)
+    async def _check(self) -> None:
+        if not self._is_made:
+            for names in await ip_rules.leftovers():
+                log.info("the chains of a node that does not exist any more are removed", folder=str(names.folder))
+                await remove(names)
+                if self._forget is not None:
+                    await self._forget(names)
+        self._is_made = True
+        await self._ip_rules.check(self._seeds)
+        await self._bridge_rules.check()
+        self._checked = time.monotonic()
 
 
-def bus_addresses(urls: str) -> list[tuple[str, int]]:
+def numbers(projects: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
+    """A number from 1 for each of these projects: the known one, or the first free one from one that its id gives.
+
+    Raises Refused if there are more projects than numbers.
+    """
+    wanted = sorted(set(projects))
+    if len(wanted) > PROJECT_MASK:
+        raise refused(f"there are guests of more than {PROJECT_MASK} projects")
+    found = {project: known[project] for project in wanted if project in known}
+    taken = set(found.values())
+    for project in wanted:
+        if project not in found:
+            number = zlib.crc32(project.encode()) % PROJECT_MASK + 1
+            while number in taken:
+                number = number % PROJECT_MASK + 1
+            found[project] = number
+            taken.add(number)
+    return found
+
+
+async def remove(names: HostNames) -> None:
+    """Remove all chains of a node. Raises Refused."""
+    await bridge_rules.remove(names)
+    await ip_rules.remove(names)
+
+
+def bus_addresses(urls: str) -> list[Place]:
     """The addresses and ports of the bus's servers. A name that cannot be resolved now is left out."""
-    found: set[tuple[str, int]] = set()
+    found: set[Place] = set()
     for url in urls.split(","):
         with contextlib.suppress(OSError, ValueError):
             parts = urlsplit(url if "://" in url else f"nats://{url}")
-            for *_, place in socket.getaddrinfo(parts.hostname, parts.port or 4222, type=socket.SOCK_STREAM):
-                found.add((str(place[0]), int(place[1])))
+            found |= addresses(parts.hostname or "", parts.port or 4222)
     return sorted(found)
 
 
-def _rule(table: str, tap: str, number: int) -> tuple[str, ...]:
-    if table == "nat":
-        return ("-i", tap, "-j", "mark", "--mark-or", f"{number:#x}", "--mark-target", "CONTINUE")
-    return ("-o", tap, "--mark", f"{OURS | number:#x}", "-j", "RETURN")
-
-
-def _version(address: str) -> int | None:
-    """4 or 6; None for a name."""
-    if re.fullmatch(r"[0-9.]+", address):
-        return 4
-    return 6 if ":" in address else None
-
-
-async def _output(*argv: str) -> str | None:
-    """The output of a command; None if it fails. Raises Refused if the program is missing or hangs."""
-    status, out = await _execute(argv, "")
-    return out if status == 0 else None
-
-
-async def _run(*argv: str, given: str = "") -> None:
-    """Raises Refused if the command fails."""
-    status, out = await _execute(argv, given)
-    if status != 0:
-        raise _refused(f"{' '.join(argv)} failed: {' '.join(out.split())[-200:]}")
-
-
-async def _execute(argv: tuple[str, ...], given: str) -> tuple[int, str]:
-    pipe, merged = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
-    with tempfile.TemporaryFile() as file:  # not a pipe: a program may end before it has read its input
-        file.write(given.encode())
-        file.seek(0)
-        try:
-            process = await asyncio.create_subprocess_exec(*argv, stdin=file, stdout=pipe, stderr=merged)
-        except OSError as error:
-            raise _refused(f"{argv[0]} cannot be run: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(COMMAND_SECONDS):
-            out, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        raise _refused(f"{argv[0]} does not end") from None
-    return process.returncode or 0, out.decode(errors="replace")
-
-
-def _refused(detail: str) -> Refused:
-    what = "the firewall of this node cannot protect it from its guests"
-    how = "run the node as root with iptables and ebtables installed, or set NEBULA_GUEST_FIREWALL=false"
-    return Refused(f"{what}: {detail}; {how}, then start the VM", code="filter_missing")
+def addresses(host: str, port: int) -> set[Place]:
+    """The addresses of a host, each with the port. Raises OSError. Blocks for names."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return {(str(place[0]).partition("%")[0], int(place[1])) for *_, place in found}

@@ -20,6 +20,7 @@ from unittest.mock import patch
 from pydantic import TypeAdapter
 from structlog.contextvars import get_contextvars
 
+from node_daemon.hypervisor.host_names import HostNames
 from node_daemon.hypervisor.hypervisor import Boot, Hypervisor
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.main import serve
@@ -205,7 +206,8 @@ async def run(settings: NodeSettings, orders: Orders) -> None:
         hypervisor = WithConsoles(Simulator(SimulatedHost(SIMULATED, HostStore(orders.host_store))))
     else:
         uri = settings.libvirt_uri
-        hypervisor = LibvirtHypervisor(uri, settings.network, virt_type(uri), settings.libvirt_deadline)
+        names = HostNames(settings.data_dir.resolve())
+        hypervisor = LibvirtHypervisor(uri, settings.network, virt_type(uri), settings.libvirt_deadline, names=names)
     acts = Acts(lambda: os.kill(os.getpid(), signal.SIGKILL), orders.notes)
     acts.stop_at(orders.stops)
     on_files(acts)

@@ -19,6 +19,7 @@ from domain.contract.wanted import Rescue
 from node_daemon.hypervisor.domain_xml import NAMESPACE, Tag, parse_tag, render
 from node_daemon.hypervisor.guest_filter import GuestFilter
 from node_daemon.hypervisor.hypervisor import Boot, Overlay
+from node_daemon.hypervisor.libvirt_adapter import NAMES
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
 from runtime.local.libvirtd import Libvirt
 from tests.node_daemon.documents import wanted
@@ -77,7 +78,7 @@ KNOWN_TO_OLD = [name for name, (_, _, machine) in CASES.items() if machine is no
 
 def rendered(name: str) -> str:
     virt_type, made_from, machine = CASES[name]
-    limits = None if virt_type == "test" else GuestFilter("nebula-guest", "192.168.122.1")
+    limits = None if virt_type == "test" else GuestFilter(NAMES, dhcp_server="192.168.122.1")
     return render(made_from, virt_type=virt_type, network="default", machine=machine, guest_filter=limits) + "\n"
 
 

@@ -5,19 +5,25 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from node_daemon.hypervisor.domain_xml import tap_name
-from node_daemon.network.host_firewall import bus_addresses
+from node_daemon.hypervisor.host_names import HostNames
+from node_daemon.hypervisor.hypervisor import Refused
+from node_daemon.network.host_firewall import bus_addresses, numbers
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
 
 HOST, SEED, BUS_HOST = "192.0.2.1", 8775, "198.51.100.1"
-#: The VM, project and address of each guest.
+#: The VM, project and address of each guest; and the guest of another node on the same host.
 GUESTS = {"one": ("a", "192.0.2.11"), "two": ("a", "192.0.2.12"), "three": ("b", "192.0.2.13")}
+OTHER, OTHER_ADDRESS = "four", "192.0.2.14"
+#: The data folders of the two nodes. Both exist.
+OWN, OTHERS = "/var/tmp", "/var/lib"
 
 LISTEN = """
 import socket, sys, select
@@ -36,17 +42,23 @@ except OSError:
 """
 FIREWALL = """
 import json, sys, uvloop
+from pathlib import Path
 from node_daemon.network import host_firewall
+from node_daemon.hypervisor.host_names import HostNames
 from runtime import logs
 async def main():
-    firewall = host_firewall.HostFirewall([("198.51.100.1", 4222)])
+    names = HostNames(Path(sys.argv[1]))
+    firewall = host_firewall.HostFirewall(names, [("198.51.100.1", 4222)])
     for line in sys.stdin:
         guests, seeds = json.loads(line)
-        firewall._checked = min(firewall._checked, 0.0)
+        if firewall._checked is not None:
+            firewall._checked -= host_firewall.CHECK_SECONDS
         if seeds:
-            await firewall.prepare(seeds[0])
+            async with firewall.starting(seeds[0]):
+                pass
         await firewall.keep(guests, seeds)
         print("done", flush=True)
+    await firewall.close()
 uvloop.run(main())  # as the roles do
 """
 
@@ -57,7 +69,7 @@ class Net:
 
     name: str
     stack: ExitStack
-    firewalls: list["subprocess.Popen[str]"] = field(default_factory=list)
+    firewalls: dict[str, "subprocess.Popen[str]"] = field(default_factory=dict)
 
     def inside(self, where: str, *argv: str) -> list[str]:
         return ["ip", "netns", "exec", f"{self.name}-{where}", *argv]
@@ -68,6 +80,11 @@ class Net:
     def reaches(self, where: str, address: str, port: int) -> bool:
         command = self.inside(where, sys.executable, "-c", CONNECT, address, str(port))
         return subprocess.run(command, check=False).returncode == 0
+
+    def reached(self, *asked: tuple[str, str, int]) -> list[bool]:
+        """The same for many at a time, since what is dropped is waited for."""
+        with ThreadPoolExecutor(len(asked)) as pool:
+            return list(pool.map(lambda each: self.reaches(*each), asked))
 
     def listen(self, where: str, *ports: int) -> None:
         child = self.start(where, LISTEN, *map(str, ports))
@@ -81,11 +98,11 @@ class Net:
         self.stack.callback(child.kill)
         return child
 
-    def keep(self, guests: dict[str, str], *seeds: str, again: bool = False) -> list[str]:
-        """Let the firewall of a node daemon keep its rules; what it says. `again`: another process of the daemon."""
-        if again or not self.firewalls:
-            self.firewalls.append(self.start("host", FIREWALL))
-        child = self.firewalls[-1]
+    def keep(self, guests: dict[str, str], *seeds: str, folder: str = OWN) -> list[str]:
+        """Let the firewall of a node daemon keep its rules; what it says."""
+        if folder not in self.firewalls:
+            self.firewalls[folder] = self.start("host", FIREWALL, folder)
+        child = self.firewalls[folder]
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(json.dumps([guests, seeds or [f"http://{HOST}:{SEED}/secret/"]]) + "\n")
         child.stdin.flush()
@@ -94,6 +111,26 @@ class Net:
             said.append(line)
         assert line == "done\n", said
         return said
+
+    def kill(self, folder: str = OWN) -> None:
+        child = self.firewalls.pop(folder)
+        child.kill()
+        child.wait()
+
+    def end(self, folder: str) -> None:
+        """End the daemon of this folder as SIGTERM does."""
+        child = self.firewalls.pop(folder)
+        assert child.stdin is not None
+        child.stdin.close()
+        assert child.wait() == 0
+
+    def plug(self, vm: str, tap: str, address: str) -> None:
+        """Connect the namespace of a guest to the bridge."""
+        self.run("host", "ip", "link", "add", tap, "type", "veth", "peer", "eth0", "netns", f"{self.name}-{vm}")
+        self.run("host", "ip", "link", "set", tap, "master", "br0", "up")
+        self.run(vm, "ip", "address", "add", f"{address}/24", "dev", "eth0")
+        self.run(vm, "ip", "link", "set", "eth0", "up")
+        self.run(vm, "ip", "route", "add", "default", "via", HOST)
 
     def rules(self) -> str:
         lists = ("iptables -S", "ip6tables -S", "ebtables -t nat -L", "ebtables -t filter -L")
@@ -109,7 +146,7 @@ def net() -> Iterator[Net]:
         subprocess.run(["ip", *argv], check=True)
 
     with made.stack as stack:
-        for where in ("host", "bus", *GUESTS):
+        for where in ("host", "bus", *GUESTS, OTHER):
             ip("netns", "add", f"{name}-{where}")
             stack.callback(subprocess.run, ["ip", "netns", "del", f"{name}-{where}"], check=False)
             made.run(where, "ip", "link", "set", "lo", "up")
@@ -118,12 +155,10 @@ def net() -> Iterator[Net]:
         made.run("host", "ip", "link", "set", "br0", "up")
         made.run("host", "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0")
         for vm, (_, address) in GUESTS.items():
-            made.run("host", "ip", "link", "add", tap_name(vm), "type", "veth", "peer", "eth0", "netns", f"{name}-{vm}")
-            made.run("host", "ip", "link", "set", tap_name(vm), "master", "br0", "up")
-            made.run(vm, "ip", "address", "add", f"{address}/24", "dev", "eth0")
-            made.run(vm, "ip", "link", "set", "eth0", "up")
-            made.run(vm, "ip", "route", "add", "default", "via", HOST)
+            made.plug(vm, tap_name(vm), address)
             made.listen(vm, 80)
+        made.plug(OTHER, HostNames(Path(OTHERS)).tap(OTHER), OTHER_ADDRESS)
+        made.listen(OTHER, 80)
         made.run("host", "ip", "link", "add", "up0", "type", "veth", "peer", "eth0", "netns", f"{name}-bus")
         made.run("host", "ip", "address", "add", "198.51.100.2/24", "dev", "up0")
         made.run("host", "ip", "link", "set", "up0", "up")
@@ -133,6 +168,10 @@ def net() -> Iterator[Net]:
         made.listen("bus", 4222, 443)
         made.listen("host", SEED, 8776, 53, 4222, 5432, 8700)
         yield made
+
+
+def tap_name(vm: str) -> str:
+    return HostNames(Path(OWN)).tap(vm)
 
 
 def projects() -> dict[str, str]:
@@ -147,18 +186,18 @@ def test_without_it_all_is_open(net: Net) -> None:
 
 def test_of_the_host_a_guest_reaches_dns_and_the_data_source(net: Net) -> None:
     net.keep(projects())
-    found = {port: net.reaches("one", HOST, port) for port in (SEED, 53, 4222, 5432, 8700, 8776)}
-    assert found == {SEED: True, 53: True, 4222: False, 5432: False, 8700: False, 8776: False}
-    assert not net.reaches("one", "198.51.100.2", SEED), "only at the address of the data source"
+    ports = (SEED, 53, 4222, 5432, 8700, 8776)
+    *found, elsewhere = net.reached(*(("one", HOST, port) for port in ports), ("one", "198.51.100.2", SEED))
+    assert found == [True, True, False, False, False, False]
+    assert not elsewhere, "only at the address of the data source"
     assert net.reaches("host", GUESTS["one"][1], 80), "the host's own connections go on"
     assert net.reaches("bus", HOST, 5432), "others are not guests"
 
 
 def test_a_guest_reaches_its_project_and_no_other(net: Net) -> None:
     net.keep(projects())
-    assert net.reaches("one", GUESTS["two"][1], 80)
-    assert not net.reaches("one", GUESTS["three"][1], 80)
-    assert not net.reaches("three", GUESTS["two"][1], 80)
+    two, three = GUESTS["two"][1], GUESTS["three"][1]
+    assert net.reached(("one", two, 80), ("one", three, 80), ("three", two, 80)) == [True, False, False]
     for here, there in (("one", "three"), ("three", "one")):  # by way of the host, which routes between them
         net.run(here, "ip", "route", "add", f"{GUESTS[there][1]}/32", "via", HOST)
     try:
@@ -170,8 +209,7 @@ def test_a_guest_reaches_its_project_and_no_other(net: Net) -> None:
 
 def test_elsewhere_only_the_bus_is_closed(net: Net) -> None:
     net.keep(projects())
-    assert not net.reaches("one", BUS_HOST, 4222)
-    assert net.reaches("one", BUS_HOST, 443)
+    assert net.reached(("one", BUS_HOST, 4222), ("one", BUS_HOST, 443)) == [False, True]
 
 
 def test_what_is_denied_is_counted_and_logged(net: Net) -> None:
@@ -190,10 +228,11 @@ def test_it_is_repaired_and_leaves_the_rules_of_others(net: Net) -> None:
     before = net.rules()
     net.keep(projects())
     assert net.rules() == before, "nothing is made twice"
-    net.run("host", "iptables", "-F", "NEBULA-HOST")
+    names = HostNames(Path(OWN))
+    net.run("host", "iptables", "-F", names.chain("HOST"))
     net.run("host", "iptables", "-D", "INPUT", "1")
-    net.run("host", "ebtables", "-t", "nat", "-F", "NEBULA-MARKS")
-    net.run("host", "ebtables", "-F", "NEBULA-GUESTS")
+    net.run("host", "ebtables", "-t", "nat", "-F", names.chain("MARKS"))
+    net.run("host", "ebtables", "-F", names.chain("GUESTS"))
     assert net.reaches("one", HOST, 5432)
     net.keep(projects())
     assert not net.reaches("one", HOST, 5432)
@@ -205,11 +244,116 @@ def test_it_is_repaired_and_leaves_the_rules_of_others(net: Net) -> None:
 
 def test_another_process_of_the_daemon_continues(net: Net) -> None:
     net.keep(projects())
-    net.keep(projects(), f"http://{HOST}:8776/secret/", again=True)
-    assert [net.reaches("one", HOST, port) for port in (SEED, 8776, 5432)] == [True, True, False]
-    assert net.reaches("one", GUESTS["two"][1], 80)
-    assert not net.reaches("one", GUESTS["three"][1], 80)
+    net.kill()
+    net.keep(projects(), f"http://{HOST}:8776/secret/")
+    places = ((HOST, SEED), (HOST, 8776), (HOST, 5432), (GUESTS["two"][1], 80), (GUESTS["three"][1], 80))
+    assert net.reached(*(("one", *place) for place in places)) == [False, True, False, True, False]
     assert net.rules().count(f"-i {tap_name('one')} ") == 1
+
+
+def test_rules_of_others_that_come_first_are_passed(net: Net) -> None:
+    net.keep(projects())
+    for argv in ("iptables -I INPUT", "iptables -I FORWARD", "ebtables -I FORWARD", "ebtables -t nat -I PREROUTING"):
+        net.run("host", *argv.split(), "-j", "ACCEPT")
+    try:
+        assert net.reaches("one", HOST, 5432)
+        net.keep(projects())
+        asked = (("one", HOST, 5432), ("one", BUS_HOST, 4222), ("one", GUESTS["three"][1], 80))
+        assert net.reached(*asked) == [False, False, False]
+    finally:
+        for argv in (
+            "iptables -D INPUT",
+            "iptables -D FORWARD",
+            "ebtables -D FORWARD",
+            "ebtables -t nat -D PREROUTING",
+        ):
+            net.run("host", *argv.split(), "-j", "ACCEPT")
+
+
+def test_a_rule_that_was_replaced_is_noticed(net: Net) -> None:
+    net.keep(projects())
+    chain = HostNames(Path(OWN)).chain("HOST")
+    net.run("host", "iptables", "-R", chain, "2", "-p", "tcp", "--dport", "5432", "-j", "ACCEPT")
+    assert net.reaches("one", HOST, 5432)
+    said = " ".join(net.keep(projects()))
+    assert "the rules of the host's firewall were changed" in said
+    assert not net.reaches("one", HOST, 5432)
+
+
+def test_two_nodes_of_one_host_do_not_disturb_each_other(net: Net) -> None:
+    """Each has its own data source. Their guests count as other projects, also if the projects have one id."""
+    net.kill()  # what it has opened before stays open
+    net.keep(projects())
+    net.keep({OTHER: "a"}, f"http://{HOST}:8776/secret/", folder=OTHERS)
+    before = net.rules()
+    net.keep(projects())
+    net.keep({OTHER: "a"}, f"http://{HOST}:8776/secret/", folder=OTHERS)
+    assert net.rules() == before
+    asked = {
+        **{("one", HOST, SEED): True, ("one", HOST, 8776): False, ("one", HOST, 5432): False},
+        **{(OTHER, HOST, SEED): False, (OTHER, HOST, 8776): True, (OTHER, HOST, 5432): False},
+        **{
+            ("one", GUESTS["two"][1], 80): True,
+            ("one", OTHER_ADDRESS, 80): False,
+            (OTHER, GUESTS["one"][1], 80): False,
+        },
+    }
+    assert dict(zip(asked, net.reached(*asked), strict=True)) == asked
+    word = HostNames(Path(OTHERS)).word
+    net.end(OTHERS)
+    assert word in net.rules(), "its guest runs, so it stays closed"
+    assert not net.reaches(OTHER, HOST, 5432)
+    net.run("host", "ip", "link", "del", HostNames(Path(OTHERS)).tap(OTHER))
+    net.keep({}, f"http://{HOST}:8776/secret/", folder=OTHERS)
+    net.end(OTHERS)
+    assert word not in net.rules(), "it leaves nothing"
+    assert net.reaches("one", GUESTS["two"][1], 80)
+    assert not net.reaches("one", HOST, 5432)
+
+
+def test_a_guest_may_start_after_its_daemon_has_ended(net: Net, tmp_path: Path) -> None:
+    """libvirt carries out what the daemon asked for before its end."""
+
+    code = f"""
+import asyncio, contextlib, sys
+from pathlib import Path
+from node_daemon.hypervisor.hypervisor import Refused
+from node_daemon.hypervisor.hypervisor import Refused
+from node_daemon.network.host_firewall import HostFirewall
+from node_daemon.hypervisor.host_names import HostNames
+async def main(error):
+    firewall = HostFirewall(HostNames(Path({str(tmp_path)!r})))
+    with contextlib.suppress(error):
+        async with firewall.starting("http://{HOST}:{SEED}/"):
+            raise error("start")
+    await firewall.close()
+asyncio.run(main({{"unknown": TimeoutError, "refused": Refused}}[sys.argv[1]]))
+"""
+    word = HostNames(tmp_path).word
+    net.run("host", sys.executable, "-c", code, "unknown")
+    assert word in net.rules()
+    net.run("host", sys.executable, "-c", code, "refused")
+    assert word not in net.rules()
+
+
+def test_what_a_killed_platform_left_is_removed_by_the_next(net: Net, open_folder: Path) -> None:
+    words = []
+    for name in ("gone", "kept"):
+        folder = open_folder / name
+        folder.mkdir()
+        net.keep({}, folder=str(folder))
+        net.kill(str(folder))
+        words.append(HostNames(folder).word)
+    (open_folder / "gone").rmdir()
+    assert all(word in net.rules() for word in words)
+    net.kill()
+    net.keep(projects())
+    assert [word in net.rules() for word in words] == [False, True]
+
+
+def test_the_address_of_a_data_source_may_be_a_name(net: Net) -> None:
+    net.keep(projects(), "http://localhost:8700/secret/")
+    assert "-d 127.0.0.1/32 -p tcp -m tcp --dport 8700 -j ACCEPT" in net.rules()
 
 
 def test_a_guest_without_rules_reaches_nobody_and_a_removed_one_leaves_none(net: Net) -> None:
@@ -220,6 +364,16 @@ def test_a_guest_without_rules_reaches_nobody_and_a_removed_one_leaves_none(net:
     net.run("host", "ip", "link", "del", tap_name("two"))
     net.keep({"one": "a", "three": "b"})
     assert tap_name("two") not in net.rules()
+
+
+def test_each_project_has_its_own_number_and_keeps_it() -> None:
+    first = numbers(["a", "b", "a"], {})
+    assert set(first) == {"a", "b"} and first["a"] != first["b"]
+    assert numbers(["b", "c"], {**first, "x": 7})["b"] == first["b"]
+    many = numbers([f"p{number}" for number in range(4095)], {})
+    assert len(set(many.values())) == 4095 and min(many.values()) == 1 and max(many.values()) == 4095
+    with pytest.raises(Refused, match="4095 projects"):
+        numbers([f"p{number}" for number in range(4096)], {})
 
 
 def test_the_addresses_of_the_bus() -> None:

@@ -1,0 +1,122 @@
+"""The rules of iptables and ip6tables: what marked packets reach of the host, and what they do not reach elsewhere."""
+
+import re
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from node_daemon.hypervisor.host_names import NODE_MASK, HostNames, leftover
+from node_daemon.network.chains import Dropped, put_first
+from node_daemon.network.programs import output, run
+from runtime import logs
+
+log = logs.get(__name__)
+
+#: An address and a TCP port.
+Place = tuple[str, int]
+
+#: Our chains: what guests reach of the host, what they do not reach elsewhere.
+HOST, ROUTED = "HOST", "ROUTED"
+JUMPS = (("INPUT", HOST), ("FORWARD", ROUTED))
+
+_COUNTS = re.compile(r" -c \d+ \d+")
+_REMARK = re.compile(r'--comment "?(nebula:[^\s"]+)"? -j NEBULA-')
+
+#: Neighbour discovery, which IPv6 needs; DHCP has other ports.
+_V4 = ("-p udp --dport 67 -j ACCEPT",)
+_V6 = (*(f"-p icmpv6 --icmpv6-type {kind} -j ACCEPT" for kind in (133, 135, 136)), "-p udp --dport 547 -j ACCEPT")
+
+
+class IpRules:
+    """`closed`: what guests must not reach on other hosts."""
+
+    def __init__(self, names: HostNames, closed: Iterable[Place], dropped: Dropped) -> None:
+        self._names = names
+        self._closed = tuple(closed)
+        self._dropped = dropped
+        #: of each program: the rules that were made, and how it lists them
+        self._made: dict[str, tuple[list[str], list[str]]] = {}
+
+    async def check(self, seeds: Iterable[Place]) -> None:
+        """Make what is missing or changed. `seeds`: the data sources, which guests reach. Raises Refused."""
+        for program in programs():
+            await self._check(program, sorted(seeds))
+
+    async def _check(self, program: str, seeds: list[Place]) -> None:
+        """The chains are replaced in one step if they differ from what was made."""
+        found = await self._listed(program)
+        self._dropped.note(program, found)
+        rules = self._rules(4 if program == "iptables" else 6, seeds)
+        wanted, known = self._made.get(program, ([], []))
+        is_changed = [_COUNTS.sub("", line) for line in found] != known
+        if is_changed or rules != wanted:
+            if is_changed and known:
+                log.warning("the rules of the host's firewall were changed; they are made again", program=program)
+            chains = [f":{self._names.chain(name)} - [0:0]" for name in (HOST, ROUTED)]
+            text = "\n".join(["*filter", *chains, *rules, "COMMIT", ""])
+            await run(f"{program}-restore", "--wait", "--noflush", given=text)
+            self._made[program] = rules, [_COUNTS.sub("", line) for line in await self._listed(program)]
+            self._dropped.restart(program)
+        mark = ("-m", "mark", "--mark", f"{self._names.mark():#x}/{NODE_MASK:#x}")
+        remark = ("-m", "comment", "--comment", self._names.remark) if self._names.remark else ()
+        for chain, target in JUMPS:
+            jump = (*mark, *remark, "-j", self._names.chain(target))
+            lines = (await output(program, "--wait", "-S", chain) or "").splitlines()
+            await put_first(lines, (program, "--wait"), chain, jump)
+
+    def _rules(self, version: int, seeds: list[Place]) -> list[str]:
+        host, routed = self._names.chain(HOST), self._names.chain(ROUTED)
+        allowed = [
+            "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+            *(_V4 if version == 4 else _V6),
+            *(f"-p {protocol} --dport 53 -j ACCEPT" for protocol in ("udp", "tcp")),
+            *(f"-p tcp -d {each} --dport {port} -j ACCEPT" for each, port in seeds if is_of(each, version)),
+            '-m limit --limit 6/min -j LOG --log-prefix "nebula: guest denied: "',
+            "-j DROP",
+        ]
+        closed = [f"-p tcp -d {each} --dport {port} -j DROP" for each, port in self._closed if is_of(each, version)]
+        return [*(f"-A {host} {rule}" for rule in allowed), *(f"-A {routed} {rule}" for rule in closed)]
+
+    async def _listed(self, program: str) -> list[str]:
+        found: list[str] = []
+        for name in (HOST, ROUTED):
+            listed = await output(program, "--wait", "-v", "-S", self._names.chain(name))
+            found += (listed or "").splitlines()
+        return found
+
+
+async def exist(names: HostNames) -> bool:
+    """Whether a node has chains. Raises Refused."""
+    return await output("iptables", "--wait", "-S", names.chain(HOST)) is not None
+
+
+async def leftovers() -> list[HostNames]:
+    """The nodes that have chains, but whose data folder does not exist, and of which no guest runs. Raises Refused."""
+    remarks = {
+        match[1]
+        for program in programs()
+        for match in _REMARK.finditer(await output(program, "--wait", "-S", "INPUT") or "")
+    }
+    return [names for each in sorted(remarks) if (names := leftover(each)) is not None]
+
+
+async def remove(names: HostNames) -> None:
+    """Remove the chains of a node. Raises Refused."""
+    jumps = tuple(f"-j {names.chain(target)}" for _, target in JUMPS)
+    for program in programs():
+        for chain, _ in JUMPS:
+            for line in (await output(program, "--wait", "-S", chain) or "").splitlines():
+                if line.rstrip().endswith(jumps):
+                    await run(program, "--wait", "-D", *shlex.split(line)[1:])
+        for name in (HOST, ROUTED):
+            if await output(program, "--wait", "-F", names.chain(name)) is not None:
+                await run(program, "--wait", "-X", names.chain(name))
+
+
+def programs() -> tuple[str, ...]:
+    """The programs for the versions of IP that this host has."""
+    return ("iptables", "ip6tables") if Path("/proc/net/if_inet6").exists() else ("iptables",)
+
+
+def is_of(address: str, version: int) -> bool:
+    return (":" in address) == (version == 6)
