@@ -37,6 +37,7 @@ from domain.contract import (
 )
 from domain.contract.guest_data import GuestReady, GuestSeed, Nothing, SeedQuestion, SeedsHeld, SeedsUnknown
 from domain.contract.joining import Joined, JoinRequest, RenewRequest
+from domain.contract.refusal import Refusal as Refused
 from domain.guest import Guest
 from domain.kinds import KINDS, NAMES
 from domain.operation import Operation
@@ -45,7 +46,6 @@ from eventstore.integrity.checkpoints import Checkpoint
 from eventstore.integrity.schemas import DIALECT, Document, file_name, headers_schema
 from eventstore.log.upcast import all_types
 from eventstore.parking.parked import Parked
-from gateway.access.refusals import Refusal as Refused
 from gateway.access.uses import TokenUse
 from handlers.managers.lease import Note
 from runtime import subjects

@@ -19,6 +19,7 @@ COLUMNS: output.Columns = {
     "ACTOR": "actor",
     "METHOD": "method",
     "PATH": "path",
+    "COUNT": "count",
 }
 
 
@@ -31,7 +32,7 @@ def refusals(
     address: Annotated[str | None, typer.Option(help="Only of this address.")] = None,
     credential: Annotated[str | None, typer.Option(help="Only of the credential with this id.")] = None,
 ) -> None:
-    """List calls that were refused with 401 or 403 in the last month, the newest first."""
+    """List what was refused with 401 or 403 in the last month, by the API and by the bus, the newest first."""
     output.listing(
         session, session.api.pages(path("refusals"), {"address": address, "credential": credential}), COLUMNS
     )

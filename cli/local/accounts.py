@@ -1,4 +1,5 @@
-"""What `nebula up` does for a bus with accounts while it runs: new credentials, revocations, and a look at its disk.
+"""What `nebula up` does for a bus with accounts while it runs: new credentials, revocations, a look at its disk, and
+records of what it refuses.
 
 It is the only process with the keys of the bus. Handlers ask it to revoke a node's credential.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from nats.errors import Error as NatsError
 
+from cli.local.bus_refusals import BusRefusals
 from cli.local.progress import say
 from runtime.bus import bus
 from runtime.bus.accounts import revoking
@@ -41,6 +43,7 @@ class Accounts:
     authority: Authority
     node: str | None
     system: bus.Connection | None = None
+    refusals: BusRefusals | None = None
 
     async def write_error(self, _: NatsServer) -> str | None:
         """The server's error about a stream that it cannot write; None if it reports none, or does not answer."""
@@ -73,6 +76,11 @@ class Accounts:
             except OSError as error:  # such as a full disk; there are days left
                 say(f"{'nats':<12} credentials are not renewed: {error}")
 
+    async def record_refusals(self) -> None:
+        """Record for auditors what the server refuses, for ever."""
+        assert self.refusals is not None
+        await self.refusals.run()
+
     @asynccontextmanager
     async def serving(self, settings: Common) -> AsyncIterator[list[bus.Connection]]:
         """Answer requests to revoke. `settings`: those of a connection to the bus. Raises CannotRun."""
@@ -85,4 +93,6 @@ class Accounts:
                 connections.append(connection)
             self.system, answering = connections
             await revoking.serve(answering, self.system, self.authority)
+            self.refusals = BusRefusals(answering, self.system, settings.home / "log" / "nats.log")
+            await self.refusals.listen()
             yield connections

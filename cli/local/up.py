@@ -190,6 +190,7 @@ async def platform(settings: UpSettings) -> None:
             for nc in connections:
                 essential.start("bus", nc.until_ended())
             essential.start("credentials", accounts.keep())
+            essential.start("refusals of the bus", accounts.record_refusals())
         secrets = {} if settings.given("simulate") else {"node": _node_key(settings)}
         databases = {"gateway": dsns[PostgresRole.GATEWAY], "projections": dsns[PostgresRole.PROJECTIONS]}
         roles = [

@@ -30,6 +30,7 @@ from domain.contract.node import (
     Leaving,
     NodeInfo,
 )
+from domain.contract.refusal import Refusal
 from domain.contract.report import NodeReport, RefusedDocument, Report, ReportError
 from domain.contract.role import (
     MOST_ERROR,
@@ -150,6 +151,7 @@ __all__ = [
     "Position",
     "Power",
     "Question",
+    "Refusal",
     "RefusedDocument",
     "Report",
     "ReportError",

@@ -13,8 +13,9 @@ from itertools import islice
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
+from domain.contract import Refusal
 from gateway.access.addresses import Network, client, network_of
 from gateway.access.identity import Identity
 from gateway.access.limits import Buckets
@@ -30,24 +31,10 @@ log = logs.get(__name__)
 #: Refusals that this gateway can show.
 MOST = 5000
 STATUSES = (401, 403)
+#: How the codes begin of what the servers of the bus refuse.
+BUS = "bus_"
 #: The source of malformed refusals.
 SOURCE = "refusals"
-
-
-class Refusal(BaseModel):
-    """A refused call. `credential`: the id of its credential, which may be an invented one if the status is 401."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-    at: AwareDatetime
-    status: int = Field(ge=400, le=499)
-    code: str = Field(max_length=64)
-    address: str = Field(max_length=64)
-    credential: str | None = Field(default=None, max_length=512)
-    actor: str | None = Field(default=None, max_length=512)
-    method: str = Field(max_length=32)
-    path: str = Field(max_length=256)
-    request: str = Field(max_length=512)
 
 
 class Refusals:
@@ -59,6 +46,9 @@ class Refusals:
         self._malformed = malformed
         self._buckets = Buckets(per_minute)
         self._seen: deque[tuple[int, Refusal]] = deque(maxlen=MOST)
+        #: refusals of the bus since the start of this process, by code
+        self.of_bus: dict[str, int] = {}
+        self._began = datetime.now(UTC)
 
     async def judge(
         self,
@@ -107,9 +97,13 @@ class Refusals:
 
     def apply(self, position: int, subject: str, body: bytes) -> None:
         try:
-            self._seen.append((position, Refusal.model_validate_json(body)))
+            refusal = Refusal.model_validate_json(body)
         except ValidationError as error:
             self._malformed.note(SOURCE, subject, error)
+            return
+        self._seen.append((position, refusal))
+        if refusal.code.startswith(BUS) and refusal.at >= self._began:
+            self.of_bus[refusal.code] = self.of_bus.get(refusal.code, 0) + refusal.count
 
     def newest(self, before: int | None, filters: Mapping[str, str | None], most: int) -> list[tuple[int, Refusal]]:
         """The refusals, the newest first, with their positions in the stream. `filters`: values of fields."""

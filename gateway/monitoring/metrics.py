@@ -70,6 +70,13 @@ class Metrics:
             ["source"],
             registry=self.registry,
         )
+        self._bus_refusals = Counter(
+            "nebula_bus_refusals",
+            "Publishes, subscriptions and connections that the servers of the bus refused, by code",
+            ["code"],
+            registry=self.registry,
+        )
+        self._of_bus: dict[str, int] = {}
         self._by_route: dict[tuple[str, int], Histogram] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -85,6 +92,12 @@ class Metrics:
             gauge.clear()
             for source in {"log", "reports", *values}:
                 gauge.labels(source).set(values.get(source, 0))
+
+    def bus_refusals_are(self, counts: Mapping[str, int]) -> None:
+        """Set how much the servers of the bus have refused so far, by code."""
+        for code, count in counts.items():
+            self._bus_refusals.labels(code).inc(count - self._of_bus.get(code, 0))
+        self._of_bus = dict(counts)
 
     def malformed_are(self, found: Mapping[str, Counted]) -> None:
         """Set the numbers of malformed messages, by source."""

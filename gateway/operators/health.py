@@ -172,6 +172,7 @@ async def metrics(gateway: Gateway, request: Request) -> Response:
     await handlers(gateway)
     gateway.metrics.malformed_are(gateway.unreadable.all(gateway.heartbeats))
     gateway.metrics.parked_are(gateway.parked.counts(), gateway.parked.more_by_source())
+    gateway.metrics.bus_refusals_are(gateway.refusals.of_bus)
     gateway.metrics.daemons_are(gateway.heartbeats.refused, gateway.heartbeats.all_waiting())
     gateway.metrics.clocks_are(gateway.heartbeats.clock_offsets())
     with contextlib.suppress(ReadModelsUnavailable, TimeoutError):

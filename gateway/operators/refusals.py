@@ -12,7 +12,10 @@ from gateway.state import Gateway
 
 
 class RefusalView(TypedDict):
-    """A refused call. Without a known caller, `credential` is the id in the token that was sent, if it has one."""
+    """A refused call. Without a known caller, `credential` is the id in the token that was sent, if it has one.
+
+    For what a server of the bus refuses (codes `bus_…`): a subject instead of a path; `count`: how often in a second.
+    """
 
     at: datetime
     status: int
@@ -23,6 +26,7 @@ class RefusalView(TypedDict):
     method: str
     path: str
     request: str
+    count: int
 
 
 async def refusals(gateway: Gateway, request: Request) -> Response:

@@ -169,6 +169,20 @@ async def test_it_reads_nothing_of_another_node(listening: Listening, thief: Thi
     assert answers == []
 
 
+async def test_it_is_seen_in_the_audit(listening: Listening, thief: Thief) -> None:
+    await thief.listens()
+    for subject in (subjects.report(VICTIM, "vm", "seen"), f"{API}.STREAM.DELETE.{subjects.EVENTS}"):
+        await thief.nc.publish(subject, b"{}")
+    await thief.nc.flush()
+    tried = {("PUBLISH", subjects.report(VICTIM, "vm", "seen")), ("SUBSCRIBE", f"nebula.nodes.{VICTIM}.>")}
+
+    def seen() -> bool:
+        rows = [row for row in listening.json("refusals")["items"] if row["actor"] == f"node:{STOLEN}"]
+        return tried <= {(row["method"], row["path"]) for row in rows if row["code"] == "bus_permission"}
+
+    await asyncio.to_thread(until, seen, "auditors see what it has tried")
+
+
 async def test_it_ends_within_seconds(listening: Listening, host: Path, thief: Thief) -> None:
     ran = await asyncio.to_thread(listening.nebula, "node", "revoke", STOLEN)
     assert ran.returncode == 0, ran.stderr

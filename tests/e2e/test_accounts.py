@@ -105,6 +105,12 @@ async def test_nobody_connects_without_a_credential(cloud: Platform) -> None:
     with pytest.raises((CannotRun, NatsError)):
         await bus.connect(cloud.on_bus(None), "tests")
 
+    async def seen() -> bool:
+        rows = (await cloud.call("GET", "/v1/refusals"))["items"]
+        return ("bus_credential", "CONNECT") in {(row["code"], row["method"]) for row in rows}
+
+    await eventually(seen, "auditors see it")
+
 
 async def test_the_operator_verifies_and_exports_the_log(cloud: Platform) -> None:
     """With the credential for maintenance, which the CLI finds in the home."""

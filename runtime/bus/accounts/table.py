@@ -76,7 +76,7 @@ ROLES: dict[str, Role] = {
         Role(GUEST_DATA, Account.GUESTS, "asks for what a guest is told"),
         Role(A_NODE, Account.NODES, "one node: its own documents and reports"),
         Role(SIMULATION, Account.NODES, "simulated nodes, all of them in one process"),
-        Role(AUTHORITY, Account.CONTROL, "revokes credentials of nodes"),
+        Role(AUTHORITY, Account.CONTROL, "revokes credentials of nodes, records what the bus refuses"),
         Role(MAINTENANCE, Account.CONTROL, "an operator's own: it alone may delete and purge any stream"),
         Role(SYSTEM, Account.SYS, "pushes accounts to the servers, and asks whether they can store"),
     )
@@ -153,7 +153,7 @@ def stored() -> Iterator[Row]:
     yield row(f"{of_node}.wanted.*.*", [HANDLERS], [], "what a node has to run")
     yield row(f"{of_node}.reports.*.*", [HANDLERS, *NODES], [], "what a node says; handlers retry parked ones")
     yield row(f"{of_node}.lease", [HANDLERS], [], "the last lease of a node")
-    yield row(subjects.REFUSALS_OF_ALL, [GATEWAY], [GATEWAY], "refused calls")
+    yield row(subjects.REFUSALS_OF_ALL, [GATEWAY, AUTHORITY], [GATEWAY], "refused calls, and what the bus refuses")
     yield row(subjects.TOKEN_USES_OF_ALL, [GATEWAY], [GATEWAY], "last uses of tokens")
     for subject, why in (
         (subjects.MANAGERS_LEASE, "which process runs the managers"),
