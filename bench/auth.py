@@ -62,7 +62,12 @@ async def guarded_gateway(made: Cloud) -> AsyncIterator[Open]:
     admin, port = secrets.token_hex(16), free_port()
     file = made.home / "tokens"
     file.write_text(f"admin {hashlib.sha256(admin.encode()).hexdigest()}\n")
-    env = {**made.env, "NEBULA_AUTH": "tokens", "NEBULA_TOKENS_FILE": str(file), "NEBULA_HTTP_PORT": str(port)}
+    env = {
+        **made.env_of("gateway"),
+        "NEBULA_AUTH": "tokens",
+        "NEBULA_TOKENS_FILE": str(file),
+        "NEBULA_HTTP_PORT": str(port),
+    }
     command = [sys.executable, "-m", "cli.local.role", "gateway"]
     child = await spawn("guarded", command, made.home / "roles.log", env=env, new_session=False)
 

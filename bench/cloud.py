@@ -13,15 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import libvirt
+import nats
+from nats.aio.client import Client
 
 from bench.homes import home, remove_guests
 from bench.http import Connection
+from runtime.bus.accounts.authority import Authority
+from runtime.bus.accounts.table import A_NODE, MAINTENANCE
+from runtime.bus.login import login
 from runtime.local.child import Child, free_port, spawn
 from runtime.local.servers import start_nats, start_postgres
+from runtime.settings import Common
 from runtime.tasks.tasks import heed_cancellation
 
 PROJECT = "bench"
 IMAGE = "blank"
+NODE = "bench"
 
 
 @dataclass
@@ -30,11 +37,21 @@ class Cloud:
     nats_url: str
     http_port: int
     processes: dict[str, Child] = field(default_factory=dict)
-    #: the environment of the roles
+    #: the environment of all roles
     env: dict[str, str] = field(default_factory=dict)
 
     def connection(self) -> Connection:
         return Connection("127.0.0.1", self.http_port)
+
+    async def bus(self) -> Client:
+        """A bare connection of nats-py to the bus, with the operator's credential."""
+        mine = Common(nats_creds=Authority(self.home).file(MAINTENANCE))
+        return await nats.connect(self.nats_url, **login(mine).options)
+
+    def env_of(self, role: str) -> dict[str, str]:
+        """The environment of a role, with its own credential on the bus."""
+        name = role if role != A_NODE else f"{A_NODE}-{NODE}"
+        return self.env | {"NEBULA_NATS_CREDS": str(Authority(self.home).file(name))}
 
     def pss_mib(self) -> dict[str, float]:
         """Proportional set size of each role, in MiB: shared pages are split among those who share them."""
@@ -77,14 +94,17 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
         folder = stack.enter_context(home("bench"))
         if "NEBULA_LIBVIRT_URI" in settings:
             stack.callback(_remove_guests, settings["NEBULA_LIBVIRT_URI"], folder)
-        nats = await start_nats(folder)
-        stack.push_async_callback(nats.stop)
+        authority = Authority(folder)
+        server = await start_nats(folder, accounts=authority)
+        stack.push_async_callback(server.stop)
+        authority.renew(A_NODE, NODE)
         postgres = await start_postgres(folder)
         stack.push_async_callback(postgres.stop)
-        made = Cloud(folder, nats.url, free_port())
+        made = Cloud(folder, server.url, free_port())
         env = {
             "NEBULA_HOME": str(folder),
-            "NEBULA_NATS_URL": nats.url,
+            "NEBULA_NATS_URL": server.url,
+            "NEBULA_NODE": NODE,
             "NEBULA_POSTGRES_DSN": postgres.dsn,
             "NEBULA_HTTP_PORT": str(made.http_port),
             "NEBULA_SEED_HOST": "127.0.0.1",
@@ -97,7 +117,7 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
         for role in roles:
             command = [sys.executable, "-m", "cli.local.role", role]
             # In our session, since Linux divides its processors among sessions first (autogroup).
-            child = await spawn(role, command, folder / "roles.log", env=env, new_session=False)
+            child = await spawn(role, command, folder / "roles.log", env=made.env_of(role), new_session=False)
             made.processes[role] = child
             stack.push_async_callback(child.stop)
         await _healthy(made)

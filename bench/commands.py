@@ -9,7 +9,6 @@ import time
 import uuid
 from typing import Any
 
-import nats
 from nats.js.api import StreamConfig
 
 from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect, percentile
@@ -27,13 +26,13 @@ async def measure() -> dict[str, Any]:
     async with cloud(["gateway", "handlers", "projections", "node"], NEBULA_LIBVIRT_URI="test:///default") as made:
         await made.prepare()
         await _creates(made, 500)  # warm
-        before = await _raw(made.nats_url)
+        before = await _raw(made)
         rate = await _creates(made, COUNT)
-        after = await _raw(made.nats_url)
+        after = await _raw(made)
         floor = (before + after) / 2
         await _settled(made)
         alone = await _alone(made)
-        raw_alone = await _raw_alone(made.nats_url)
+        raw_alone = await _raw_alone(made)
         pss = made.pss_mib()
     return {
         "creates_per_second": round(rate),
@@ -86,9 +85,9 @@ async def _alone(made: Cloud) -> list[float]:
     return times
 
 
-async def _raw_alone(url: str) -> list[float]:
+async def _raw_alone(made: Cloud) -> list[float]:
     """Seconds of each durable publish by bare nats-py with nothing else in flight."""
-    nc = await nats.connect(url)
+    nc = await made.bus()
     js = nc.jetstream()
     await js.add_stream(StreamConfig(name="FLOOR", subjects=["floor.*"]))
     times = []
@@ -103,7 +102,7 @@ async def _raw_alone(url: str) -> list[float]:
 
 async def _settled(made: Cloud) -> None:
     """Wait until managers and read models have nothing left to do: the log stands still, and all of it was read."""
-    nc = await nats.connect(made.nats_url)
+    nc = await made.bus()
     last = -1
     while True:
         info = await nc.jetstream().stream_info(subjects.EVENTS)
@@ -116,9 +115,9 @@ async def _settled(made: Cloud) -> None:
         await expect(http, "GET", f"/v1/projects/{PROJECT}?min_position={last}")
 
 
-async def _raw(url: str) -> float:
+async def _raw(made: Cloud) -> float:
     """Durable publishes per second by bare nats-py."""
-    nc = await nats.connect(url)
+    nc = await made.bus()
     js = nc.jetstream()
     await js.add_stream(StreamConfig(name="FLOOR", subjects=["floor.*"]))
     payload = b"x" * EVENT_BYTES
