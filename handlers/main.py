@@ -28,7 +28,7 @@ from handlers.images.reading import Reader
 from handlers.images.store import ImageStore, digests_in_use
 from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
-from handlers.managers.dispatch import Dispatcher
+from handlers.managers.dispatch import Dispatcher, is_signed
 from handlers.managers.driver import Driver
 from handlers.managers.enrollments import Enrollments, nothing, revoke
 from handlers.managers.images import Verifier
@@ -88,6 +88,19 @@ async def event_keys(path: Path, nc: Client) -> Keyring:
         raise
 
 
+async def check_node_keys(path: Path, wanted: Documents) -> None:
+    """Raises CannotRun if handlers have signed documents with other keys than those of the file, Unavailable."""
+    signed = [document for document in await wanted.all(subjects.wanted_of()) if document.mac is not None]
+    keys = node_keys(path) if path.exists() or not signed else None
+    if keys is not None and (not signed or any(is_signed(keys, document) for document in signed)):
+        return
+    what = "is missing" if keys is None else "has another key than the one that signed them"
+    raise CannotRun(
+        f"the documents of nodes are signed, and {path} {what}: copy it from the host that has it; if it is lost, "
+        "see docs/integrity.md"
+    )
+
+
 async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> Parts:
     """Check the streams, and create the parts. Raises CannotRun, such as WeakStream for a stream with few replicas."""
     js = nc.jetstream()
@@ -104,9 +117,12 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     turns = Turns(commands.in_flight)
     malformed = commands.health.malformed
     liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc)
+    wanted = Documents(nc, subjects.WANTED)
+    check = partial(check_node_keys, settings.node_keys_path, wanted)
+    await patiently("the wanted documents", check, (*PASSING, Unavailable))
     nodes = node_keys(settings.node_keys_path)
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking, keys)
-    dispatcher = Dispatcher(Documents(nc, subjects.WANTED), vault, world, settings.seed_url, store, parking, nodes)
+    dispatcher = Dispatcher(wanted, vault, world, settings.seed_url, store, parking, nodes)
     in_use = partial(digests_in_use, world)
     kept = ImageStore(settings.home / "image-store", int(settings.image_store_gib * 1024**3), in_use)
     readers = [
@@ -135,7 +151,9 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         turns=turns,
         liveness=liveness,
         registration=Registration(store, liveness, leases, settings.lease_seconds, malformed),
-        joining=Joining(store, bus_of(settings), signer(settings), settings.node_credential_hours * 3600, malformed),
+        joining=Joining(
+            store, bus_of(settings), signer(settings), settings.node_credential_hours * 3600, nodes, malformed
+        ),
         reports=Reports(store, world),
         parking=parking,
         dispatcher=dispatcher,

@@ -32,6 +32,10 @@ class NodeKeys:
 
     root: bytes = field(repr=False)
 
+    def of(self, node: str) -> bytes:
+        """The key of a node, for its host."""
+        return derived(self.root, node)
+
     def mac(self, node: str, label: str, subject: str, body: bytes) -> str:
         return tag(derived(self.root, node), label, subject, body)
 
@@ -68,7 +72,7 @@ def node_keys(path: Path) -> NodeKeys:
 def give(keys: NodeKeys, node: str, path: Path) -> None:
     """Write the key of a node for its daemon. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    put(path, derived(keys.root, node).hex() + "\n")
+    put(path, keys.of(node).hex() + "\n")
 
 
 def read_key(path: Path) -> bytes:

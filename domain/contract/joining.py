@@ -33,6 +33,7 @@ class Joined(Message):
     """The credential of a node: a JWT for its key, which is worth nothing without the key; empty if the bus has no
     accounts. `expires_at`, `now`: in seconds since 1970, by the clock of the handlers. `nats_url`: the servers of the
     bus; a host 0.0.0.0 stands for the host at which the node reached the gateway. `nats_ca`: their authority, in PEM.
+    `node_key`: the key of the node that proves who wrote a document, sealed for the node's public key, in base64.
     """
 
     node: Slug
@@ -41,3 +42,4 @@ class Joined(Message):
     now: Size
     nats_url: Annotated[str, Field(max_length=2000)]
     nats_ca: Annotated[str, Field(max_length=MOST_CREDENTIAL)] = ""
+    node_key: Annotated[str, Field(max_length=200)] = ""

@@ -34,7 +34,10 @@ class Join(bodies.Body):
 
 
 class JoinView(TypedDict):
-    """The credential of the node: a JWT for its key; empty if the bus needs none. Times are in seconds since 1970."""
+    """The credential of the node: a JWT for its key; empty if the bus needs none. Times are in seconds since 1970.
+
+    `node_key`: the key with which the node checks documents, sealed for its public key, in base64.
+    """
 
     node: str
     credential: str
@@ -42,6 +45,7 @@ class JoinView(TypedDict):
     now: int
     nats_url: str
     nats_ca: str
+    node_key: str
 
 
 async def join(gateway: Gateway, request: Request) -> Response:
@@ -63,6 +67,7 @@ async def join(gateway: Gateway, request: Request) -> Response:
         "now": found.now,
         "nats_url": found.nats_url,
         "nats_ca": found.nats_ca,
+        "node_key": found.node_key,
     }
     return Response(to_json(view), 200, {"Cache-Control": "no-store"}, "application/json")
 

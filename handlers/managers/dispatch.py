@@ -59,6 +59,11 @@ def about(document: Document) -> Key:
     return Key(node, kind, id_)
 
 
+def is_signed(keys: NodeKeys, document: Document) -> bool:
+    """Whether handlers with these keys have written a document for its node."""
+    return keys.valid(about(document).node, LABEL, document.subject, document.body, document.mac)
+
+
 class Dispatcher:
     """Keeps the wanted documents up to date. One that cannot be written is tried again later, and delays no other.
 
@@ -303,9 +308,7 @@ class Dispatcher:
 
     def _is_signed(self, document: Document) -> bool:
         """Whether handlers have written a document for its node; always without keys."""
-        if self._keys is None:
-            return True
-        return self._keys.valid(about(document).node, LABEL, document.subject, document.body, document.mac)
+        return self._keys is None or is_signed(self._keys, document)
 
     def _is_tombstone(self, key: Key) -> bool:
         found = self._written.get(key)

@@ -26,6 +26,8 @@ from runtime.bus import replies
 from runtime.bus.malformed import Malformed
 from runtime.bus.replies import Refusal
 from runtime.bus.responder import Answer, Responder
+from runtime.node_keys import NodeKeys
+from runtime.sealed import seal
 
 log = logs.get(__name__)
 
@@ -50,17 +52,25 @@ class Joining:
     """Answers hosts that join, and nodes that renew. `seconds`: how long a credential is valid."""
 
     def __init__(
-        self, store: EventStore, bus: Bus, sign: Signer, seconds: float, malformed: Malformed | None = None
+        self,
+        store: EventStore,
+        bus: Bus,
+        sign: Signer,
+        seconds: float,
+        keys: NodeKeys,
+        malformed: Malformed | None = None,
     ) -> None:
         self._store = store
         self._bus = bus
         self._sign = sign
         self._seconds = seconds
+        self._keys = keys
         self._malformed = malformed or Malformed()
 
     async def join(self, request: JoinRequest) -> Joined:
         """Use the token. Raises Rejected, Unavailable, Conflict."""
         node = request.node
+        sealed = self._sealed(node, request.public_key)  # a key that is none does not use up the token
         digest = hashlib.sha256(request.token.encode()).hexdigest()
         command = JoinNode(enrollment=node, at=now(), digest=digest, public_key=request.public_key)
         known = await self._store.load(ref(node), evolve, fresh=True)  # a replica that lags may not know the token
@@ -69,7 +79,7 @@ class Joining:
         if any(isinstance(event, JoinTokenReused) for _, event in applied.decoded):
             raise token_used(node)
         log.info("node joined", node=node, key=fingerprint_of(request.public_key), repeat=not applied.events)
-        return self._joined(node, request.public_key)
+        return self._joined(node, request.public_key, sealed)
 
     async def renew(self, node: str, request: RenewRequest) -> Joined:
         """A new credential for the node's key, if it is valid. Raises Rejected, Unavailable."""
@@ -78,9 +88,17 @@ class Joining:
         if key is None or key.public_key != request.public_key:
             raise Rejected("enrollment_revoked", f"this key of node {node} was revoked; join again with a new token")
         log.info("credential of a node renewed", node=node, key=key.fingerprint)
-        return self._joined(node, key.public_key)
+        return self._joined(node, key.public_key, self._sealed(node, key.public_key))
 
-    def _joined(self, node: str, public_key: str) -> Joined:
+    def _sealed(self, node: str, public_key: str) -> str:
+        """The key of a node, which only its host can open: the answer passes others. Raises Rejected."""
+        try:
+            return seal(public_key, self._keys.of(node))
+        except ValueError as error:
+            why = f"{error}: make it with `nebula node join`"
+            raise Rejected("invalid_public_key", why, field="public_key") from error
+
+    def _joined(self, node: str, public_key: str, sealed: str) -> Joined:
         began = int(time.time())
         expires = began + int(self._seconds)
         return Joined(
@@ -90,6 +108,7 @@ class Joining:
             now=began,
             nats_url=self._bus.url,
             nats_ca=self._bus.authority,
+            node_key=sealed,
         )
 
     async def reply(self, msg: Msg) -> Answer:
