@@ -407,6 +407,12 @@ class SimulationSettings(NodeSettings):
     simulate_seed: int = 0
     #: whether guests fetch their seed and phone home, as cloud-init does
     simulate_phone_home: bool = True
+    #: file with the root of the nodes' keys, if there is one
+    node_keys_file: Path | None = None
+
+    @property
+    def node_keys_path(self) -> Path:
+        return self.node_keys_file or self.home / "node.keys"
 
     @property
     def data_dir(self) -> Path:

@@ -43,7 +43,10 @@ def join(home: Path, url: str, token: str, expected: str | None) -> "Held":
         joined = Joined.model_validate(answer)
     except ValidationError:
         raise CliError(f"what answers at {url} is not a Nebula platform of this version") from None
-    return files.store(joined, seed, url, reached(joined.nats_url, platform_url(url).host))
+    try:
+        return files.store(joined, seed, url, reached(joined.nats_url, platform_url(url).host))
+    except ValueError as error:
+        raise CliError(f"the node key in the answer of {url} cannot be used: {error}") from error
 
 
 def trusted(url: str, expected: str | None) -> "ssl.SSLContext | None":

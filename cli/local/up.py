@@ -191,7 +191,7 @@ async def platform(settings: UpSettings) -> None:
                 essential.start("bus", nc.until_ended())
             essential.start("credentials", accounts.keep())
             essential.start("refusals of the bus", accounts.record_refusals())
-        secrets = {} if settings.given("simulate") else {"node": _node_key(settings)}
+        secrets = {"node": _node_key(settings)}
         databases = {"gateway": dsns[PostgresRole.GATEWAY], "projections": dsns[PostgresRole.PROJECTIONS]}
         roles = [
             _role(
@@ -263,7 +263,13 @@ def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Ro
 
 
 def _node_key(settings: UpSettings) -> dict[str, str]:
-    """The setting with the key of the node, which is written first. Raises CannotRun, OSError."""
+    """The setting with the key of the node, which is written first. Raises CannotRun, OSError.
+
+    Simulated nodes are in one process, which knows the root of their keys.
+    """
+    if settings.given("simulate"):
+        node_keys(settings.node_keys_path)
+        return {"NEBULA_NODE_KEYS_FILE": str(settings.node_keys_path)}
     file = settings.node_key_file or settings.home / "node.key"
     give(node_keys(settings.node_keys_path), settings.node, file)
     return {"NEBULA_NODE_KEY_FILE": str(file)}

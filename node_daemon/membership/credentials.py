@@ -4,6 +4,7 @@
         node.json                 the node's name, the bus, how long the credential is valid
         bus.creds                 the JWT and the seed of the key, as NATS tools write them (0600)
         ca.pem                    the authority of the bus
+        node.key                  the key that proves who wrote a document for this node, or a report of it (0600)
         pending.json              the key of a join that is not finished
 
 The key is made here and never leaves this host. It is stored before the token is sent: if the answer is lost, the same
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from domain.contract.joining import Joined
 from runtime.files.files import put
+from runtime.sealed import unseal
 from runtime.settings import NodeSettings
 from runtime.tasks.patience import CannotRun
 
@@ -35,7 +37,10 @@ _CREDS = """\
 
 
 class Held(BaseModel):
-    """What this host has got. Times are in seconds since 1970 by this host's clock. `signed`: there is a JWT."""
+    """What this host has got. Times are in seconds since 1970 by this host's clock.
+
+    `signed`: there is a JWT. `keyed`: there is a key of the node.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -47,6 +52,7 @@ class Held(BaseModel):
     seconds: float
     signed: bool = False
     encrypted: bool = False
+    keyed: bool = False
 
 
 class Pending(BaseModel):
@@ -76,6 +82,10 @@ class Files:
     def authority(self) -> Path:
         return self.folder / "ca.pem"
 
+    @property
+    def node_key(self) -> Path:
+        return self.folder / "node.key"
+
     def make(self) -> None:
         """Make the folder. Raises OSError."""
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -104,9 +114,13 @@ class Files:
         put(file, Pending(digest=digest, seed=seed).model_dump_json())
         return seed
 
-    def store(self, joined: Joined, seed: str, gateway: str, nats_url: str) -> Held:
-        """Store an answer; `node.json` is written last. Raises OSError."""
+    def store(self, joined: Joined, seed: str, gateway: str, nats_url: str, *, keep_key: bool = False) -> Held:
+        """Store an answer; `node.json` is written last. `keep_key`: but not the node key in it.
+
+        Raises OSError, ValueError if its node key cannot be opened.
+        """
         self.make()
+        key = unseal(seed, joined.node_key) if joined.node_key and not keep_key else None
         held = Held(
             node=joined.node,
             gateway=gateway,
@@ -116,11 +130,14 @@ class Files:
             seconds=max(1, joined.expires_at - joined.now),
             signed=bool(joined.credential),
             encrypted=bool(joined.nats_ca),
+            keyed=key is not None or keep_key,
         )
         if joined.credential:
             put(self.creds, _CREDS.format(jwt=joined.credential, seed=seed))
         if joined.nats_ca:
             put(self.authority, joined.nats_ca)
+        if key is not None:
+            put(self.node_key, key.hex() + "\n")
         put(self.folder / "seed", seed)
         put(self.folder / "node.json", held.model_dump_json(indent=2) + "\n")
         (self.folder / "pending.json").unlink(missing_ok=True)
@@ -158,4 +175,6 @@ def applied(settings: NodeSettings) -> NodeSettings:
         update["nats_ca"] = files.authority
     if held.signed and "nats_creds" not in given and "nats_creds" in type(settings).model_fields:
         update["nats_creds"] = files.creds
+    if held.keyed and "node_key_file" not in given and "node_key_file" in type(settings).model_fields:
+        update["node_key_file"] = files.node_key
     return settings.model_copy(update=update)

@@ -18,11 +18,13 @@ from eventstore.log.store import EventStore
 from handlers.apply import apply, manager, now
 from handlers.nodes.joining import ref
 from node_daemon.membership.credentials import Files, applied, public
+from node_daemon.membership.node_key import node_key
 from node_daemon.membership.renewal import renew
 from runtime import subjects
 from runtime.bus import bus, requests
 from runtime.bus.accounts import revoking
 from runtime.bus.requests import Patience
+from runtime.node_keys import node_keys
 from runtime.random_id import random_uuid
 from runtime.settings import NodeSettings
 from runtime.tasks.patience import CannotRun
@@ -85,7 +87,11 @@ async def test_a_node_joins_renews_and_is_cut_off(handlers: Guarded, tmp_path: P
     held = files.held()
     assert held is not None
     before = files.creds.read_text()
+    key = node_key(mine)
+    assert key == node_keys(handlers.home / "node.keys").of("n7")
+    assert files.node_key.stat().st_mode & 0o777 == 0o600
     renewed = await renew(node, files, held)
+    assert renewed.keyed and node_key(settings(home)) == key
     assert renewed.public_key == held.public_key and files.creds.read_text() != ""
     again = await bus.connect(settings(home), "node-n7")
     await again.close()
@@ -98,6 +104,13 @@ async def test_a_node_joins_renews_and_is_cut_off(handlers: Guarded, tmp_path: P
         await asyncio.wait_for(node.until_ended(), 20)
     with pytest.raises(CannotRun, match="revoked"):
         await bus.connect(settings(home), "node-n7")
+
+
+async def test_a_host_that_had_a_node_key_does_not_start_without_it(handlers: Guarded, tmp_path: Path) -> None:
+    files = await joined(handlers, tmp_path / "host", "n7")
+    files.node_key.unlink()
+    with pytest.raises(CannotRun, match="with the key of this node"):
+        node_key(settings(tmp_path / "host"))
 
 
 async def test_a_later_join_ends_the_earlier_key(handlers: Guarded, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from runtime import subjects
 from runtime.bus.streams import ensure_all
 from runtime.local.servers import start_nats
 from runtime.node_keys import MAC, WANTED, NodeKeys, derived, give, node_keys, tag, valid
-from runtime.settings import NodeSettings
+from runtime.settings import NodeSettings, SimulationSettings
 from runtime.tasks.patience import CannotRun
 from tests.node_daemon.documents import NODE, new_vm, wanted
 from tests.waiting import eventually
@@ -123,8 +123,10 @@ def test_the_files(tmp_path: Path) -> None:
     key = node_key(settings)
     assert key == derived(keys.root, NODE) != derived(keys.root, OTHER)
     assert valid(key, WANTED, "s", b"b", keys.mac(NODE, WANTED, "s", b"b"))
+    simulated = SimulationSettings(home=tmp_path, node=OTHER)
+    assert node_key(simulated) == keys.of(OTHER)
     settings.node_key_path.write_text("damaged")
     with pytest.raises(CannotRun, match="damaged"):
         node_key(settings)
-    with pytest.raises(CannotRun, match="NEBULA_NODE_KEY_FILE"):
+    with pytest.raises(CannotRun, match="with the key of this node"):
         node_key(NodeSettings(home=tmp_path, node=NODE, node_key_file=tmp_path / "none"))
