@@ -19,6 +19,7 @@ from runtime.bus import bus
 from runtime.bus.accounts import revoking
 from runtime.bus.accounts.authority import WITH_FILE, Authority
 from runtime.bus.accounts.table import A_NODE, AUTHORITY, SYSTEM
+from runtime.local.adopt import in_account
 from runtime.local.full_disk import failed_write
 from runtime.local.servers import NatsServer
 from runtime.settings import Common
@@ -33,7 +34,7 @@ HEALTH_SECONDS = 5.0
 
 def settled(home: Path) -> bool:
     """Whether the bus of a home has had accounts. Without them its server would show an empty log."""
-    return (home / "bus" / "keys").exists()
+    return (home / "bus" / "keys").exists() or in_account(home / "nats")
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """`nebula up` with accounts: all works, also after kills and restarts, and a home of before is taken over."""
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 
 import pytest
@@ -143,7 +144,7 @@ async def test_up_revokes_what_handlers_ask_it_to(cloud: Platform) -> None:
         await bus.connect(cloud.on_bus("node-guest-host"), "tests-node")
 
 
-async def test_a_home_without_accounts_is_taken_over() -> None:
+async def test_a_home_without_accounts_is_taken_over_and_may_get_new_keys() -> None:
     async with platform(**SIMULATED, **{ACCOUNTS: "0"}) as made:
         await prepared(made)
         vm = await ready(made, "old")
@@ -154,4 +155,13 @@ async def test_a_home_without_accounts_is_taken_over() -> None:
         assert (await made.call("GET", f"{VMS}/{vm}"))["phase"] == "running"
         assert set(types) <= set(await made.event_types(vm))
         await ready(made, "new")
+        await whole(made)
+
+        old = made.credential("gateway").read_bytes()
+        await made.down()
+        shutil.rmtree(made.home / "bus")
+        await made.up()
+        assert made.credential("gateway").read_bytes() != old
+        assert set(types) <= set(await made.event_types(vm))
+        await ready(made, "with-new-keys")
         await whole(made)
