@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,17 @@ class Listening:
     home: Path
     port: int
     process: subprocess.Popen[str]
+    address: str = ADDRESS
 
     @property
     def url(self) -> str:
-        return f"https://{ADDRESS}:{self.port}"
+        return f"https://{self.address}:{self.port}"
 
-    def nebula(self, *arguments: str, home: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "cli.main", *arguments]
+    def nebula(
+        self, *arguments: str, home: Path | None = None, within: Sequence[str] = (), **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command. `within`: the command that runs it on another host."""
+        command = [*within, sys.executable, "-m", "cli.main", *arguments]
         settings = environment(home or self.home, **more)
         return subprocess.run(command, env=settings, capture_output=True, text=True, check=False, timeout=120)
 
@@ -50,13 +54,13 @@ def until(check: Callable[[], bool], what: str, seconds: float = 60) -> None:
 
 
 @contextmanager
-def listening_platform() -> Iterator[Listening]:
+def listening_platform(address: str = ADDRESS) -> Iterator[Listening]:
     """The platform, whose nodes have credentials of 18 seconds."""
     with homes.home("listen") as home:
         (home / "nats.port").write_text(str(free_port()))
         (home / "nats.port").chmod(0o600)
         port = free_port()
-        command = [sys.executable, "-m", "cli.main", "up", "--listen", ADDRESS]
+        command = [sys.executable, "-m", "cli.main", "up", "--listen", address]
         settings = environment(home, HTTP_PORT=str(port), NODE="n1", NODE_TIMEOUT="5", NODE_CREDENTIAL_HOURS="0.005")
         with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
@@ -67,18 +71,21 @@ def listening_platform() -> Iterator[Listening]:
                     if line.startswith("ready"):
                         break
                 assert said[-1].startswith("ready"), "".join(said)
-                yield Listening(home, port, child)
+                yield Listening(home, port, child, address)
             finally:
                 child.terminate()
                 child.stdout.read()
 
 
 @contextmanager
-def joined_node(platform: Listening, home: Path, **more: str) -> Iterator[subprocess.Popen[str]]:
+def joined_node(
+    platform: Listening, home: Path, within: Sequence[str] = (), **more: str
+) -> Iterator[subprocess.Popen[str]]:
     """`nebula node` on the home of another host. It knows the platform only by what it got when it joined."""
+    command = [*within, sys.executable, "-m", "cli.main", "node"]
     settings = environment(home, REGION="away", HEARTBEAT_SECONDS="0.5", **more)
     log = (home / "node.log").open("w")
-    with subprocess.Popen([sys.executable, "-m", "cli.main", "node"], env=settings, stderr=log, text=True) as child:
+    with subprocess.Popen(command, env=settings, stderr=log, text=True) as child:
         try:
             yield child
         finally:
