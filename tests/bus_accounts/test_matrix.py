@@ -1,11 +1,13 @@
 """Each credential with each subject of the table, on a real server. The table is the expectation: new rows join."""
 
 import asyncio
+import contextlib
 import json
 from itertools import count
 from typing import Any
 
 import pytest
+from nats.errors import Error as NatsError
 
 from runtime import subjects
 from runtime.bus.accounts.claims import foreign
@@ -26,6 +28,10 @@ def samples(row: Row) -> list[tuple[str, str | None]]:
 def belongs(credential: str, roles: tuple[str, ...], node: str | None) -> bool:
     role = "node" if credential.startswith("node-") else credential
     return role in roles and (role != "node" or credential == f"node-{node}")
+
+
+def role_of(credential: str) -> str:
+    return "node" if credential.startswith("node-") else credential
 
 
 def plain(row: Row) -> bool:
@@ -141,6 +147,13 @@ def hostile(stream: str) -> list[tuple[str, Any]]:
     consumer = {"deliver_policy": "all", "ack_policy": "none"}
     push = {**consumer, "deliver_subject": "nebula.vault.forged"}
     sources = {"name": "STOLEN", "sources": [{"name": stream}]}
+    republished = {"name": "SPREAD", "subjects": ["x.>"], "republish": {"src": "x.>", "dest": "nebula.vault.>"}}
+    moved = {
+        "name": "MOVED",
+        "subjects": ["y.*"],
+        "subject_transform": {"src": "y.*", "dest": "nebula.vault.{{wildcard(1)}}"},
+    }
+    pull = {"batch": 1, "no_wait": True}
     return [
         (f"STREAM.DELETE.{stream}", None),
         (f"STREAM.PURGE.{stream}", {}),
@@ -154,6 +167,15 @@ def hostile(stream: str) -> list[tuple[str, Any]]:
         (f"STREAM.CREATE.{stream}", {"name": stream, "subjects": ["other.>"]}),
         ("STREAM.CREATE.STOLEN", sources),
         ("STREAM.CREATE.MIRROR", {"name": "MIRROR", "mirror": {"name": stream}}),
+        ("STREAM.CREATE.SPREAD", republished),
+        ("STREAM.CREATE.MOVED", moved),
+        ("STREAM.CREATE.ANY", {"name": "ANY", "subjects": ["nebula.nodes.n2.asks.>"]}),
+        ("STREAM.RESTORE.ANY", {"config": {"name": "ANY", "subjects": ["z.>"]}}),
+        (f"STREAM.PEER.REMOVE.{stream}", {"peer": "nebula"}),
+        (f"STREAM.LEADER.STEPDOWN.{stream}", None),
+        ("META.LEADER.STEPDOWN", None),
+        ("SERVER.REMOVE", {"peer": "nebula"}),
+        ("ACCOUNT.PURGE.CONTROL", None),
         ("STREAM.NAMES", {}),
         ("STREAM.LIST", {}),
         ("INFO", None),
@@ -163,7 +185,11 @@ def hostile(stream: str) -> list[tuple[str, Any]]:
         (f"CONSUMER.DURABLE.CREATE.{stream}.mine", {"stream_name": stream, "config": {**push, "durable_name": "mine"}}),
         (f"CONSUMER.DELETE.{stream}.node-n2", None),
         (f"CONSUMER.RESET.{stream}.node-n2", {"seq": 1}),
-        (f"CONSUMER.MSG.NEXT.{stream}.node-n2", {"batch": 1, "no_wait": True}),
+        (f"CONSUMER.MSG.NEXT.{stream}.node-n2", pull),
+        (f"CONSUMER.MSG.NEXT.{stream}.list-n2", pull),
+        (f"CONSUMER.PAUSE.{stream}.node-n2", {"pause_until": "2100-01-01T00:00:00Z"}),
+        (f"CONSUMER.UNPIN.{stream}.node-n2", {"group": "x"}),
+        (f"CONSUMER.LEADER.STEPDOWN.{stream}.node-n2", None),
         (f"CONSUMER.LIST.{stream}", {}),
         (f"CONSUMER.INFO.{stream}.node-n2", None),
     ]
@@ -175,7 +201,7 @@ async def test_each_credential_calls_of_jetstream_what_the_table_says_and_nothin
     answered: list[tuple[str, str, bytes]] = []
     calls = {call: body for stream in STREAMS for call, body in hostile(stream)}
     for credential, nc in guarded.connections.items():
-        if credential in (*EVERYTHING, "handlers", "simulation"):
+        if credential in EVERYTHING:
             continue
         for prefix in (API, IMPORTED_API):
             for call, body in calls.items():
@@ -192,6 +218,120 @@ async def test_each_credential_calls_of_jetstream_what_the_table_says_and_nothin
     await asyncio.sleep(0.3)
     assert answered == []
     assert await state(guarded) == before
+
+
+#: What servers and their other protocols listen to.
+OF_SERVERS = (
+    *("$SYS.REQ.SERVER.PING", "$SYS.REQ.SERVER.PING.HEALTHZ", "$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.CLAIMS.LIST"),
+    *("$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.REQ.USER.INFO", "$SYS.DEBUG.SUBSCRIBERS", "$SYS.REQ.SERVER.PING.CONNZ"),
+    *("$SRV.PING", "$SRV.INFO", "$JS.EVENT.ADVISORY.API", "$KV.NEBULA_KEYS.x", "$O.x.C.y", "$MQTT.msgs.x"),
+)
+
+
+async def test_servers_answer_the_system_account_only(guarded: Guarded) -> None:
+    for credential, nc in guarded.connections.items():
+        if credential in EVERYTHING:
+            continue
+        for subject in OF_SERVERS:
+            with pytest.raises((TimeoutError, NatsError)):
+                await nc.request(subject, b"", timeout=0.03)
+
+
+async def test_nobody_writes_to_the_inboxes_of_others(guarded: Guarded) -> None:
+    heard: list[tuple[str, str]] = []
+    for credential, nc in guarded.connections.items():
+
+        async def note(msg: Any, credential: str = credential) -> None:
+            heard.append((credential, msg.data.decode()))
+
+        await nc.subscribe(f"_INBOX.{credential}.probe", cb=note)
+    await guarded.settled()
+    for credential, nc in guarded.connections.items():
+        if credential not in EVERYTHING:
+            for other in guarded.connections:
+                await nc.publish(f"_INBOX.{other}.probe", credential.encode())
+    await guarded.settled()
+    assert heard == []
+
+
+async def test_a_trace_goes_only_where_its_sender_may_publish(guarded: Guarded) -> None:
+    for spied in guarded.spies.values():
+        spied.heard.clear()
+    for credential, nc in guarded.connections.items():
+        if credential in EVERYTHING:
+            continue
+        own = next(
+            sample
+            for row in filter(plain, ROWS)
+            for sample, node in samples(row)
+            if belongs(credential, row.publish, node)
+        )
+        for target in TARGETS:
+            if not covered(credential, target, hear=False):
+                await nc.publish(own, b"", headers={"Nats-Trace-Dest": target})
+    await guarded.settled()
+    heard = [subject for spied in guarded.spies.values() for subject, body in spied.heard if b"server" in body]
+    assert heard == []
+
+
+STORING = {
+    "Nats-Rollup": "all",
+    "Nats-TTL": "1s",
+    "Nats-Schedule": "@at 2030-01-01T00:00:00Z",
+    "Nats-Schedule-Target": "nebula.nodes.n2.reports.vm.x",
+    "Nats-Marker-Reason": "Purge",
+    "Nats-Incr": "+1",
+    "Nats-Batch-Id": "b",
+    "Nats-Batch-Sequence": "1",
+    "Nats-Batch-Commit": "1",
+}
+"""Headers with which a message can do more to a stream than to be added."""
+
+
+@pytest.mark.parametrize("header", STORING)
+async def test_a_node_s_report_is_only_added(guarded: Guarded, header: str) -> None:
+    await fill(guarded)
+    await guarded.spies[Account.CONTROL].nc.jetstream().publish("nebula.nodes.n2.reports.vm.x", b"of n2")
+    before = await state(guarded)
+    with contextlib.suppress(Exception):
+        headers = {header: STORING[header], "Nats-Batch-Id": "b"} if "Batch" in header else {header: STORING[header]}
+        await guarded.connections["node-n1"].request("nebula.nodes.n1.reports.vm.y", b"x", headers=headers, timeout=0.3)
+    await asyncio.sleep(0.2)
+    after = await state(guarded)
+    stream = guarded.spies[Account.CONTROL].nc.jetstream()
+    assert (await stream.get_last_msg(subjects.REPORTS, "nebula.nodes.n2.reports.vm.x")).data == b"of n2"
+    assert after[subjects.REPORTS][0] >= before[subjects.REPORTS][0]
+    assert {**after, subjects.REPORTS: None} == {**before, subjects.REPORTS: None}
+
+
+async def test_a_node_reads_its_own_note_only(guarded: Guarded) -> None:
+    """The subject of the call names the note; a body that names another one changes nothing."""
+    js = guarded.connections["handlers"].jetstream()
+    for node in NODE_NAMES:
+        await js.publish(f"nebula.nodes.{node}.lease", f"note of {node}".encode())
+    nc = guarded.connections["node-n1"]
+    answers: list[bytes] = []
+
+    async def note(msg: Any) -> None:
+        answers.append(msg.data)
+
+    inbox = nc.new_inbox()
+    await nc.subscribe(inbox, cb=note)
+    call = f"{IMPORTED_API}.DIRECT.GET.{subjects.LEASES}.nebula.nodes.n1.lease"
+    for body in (
+        *(
+            {},
+            {"seq": 2},
+            {"last_by_subj": "nebula.nodes.n2.lease"},
+            {"seq": 1, "next_by_subj": "nebula.nodes.n2.lease"},
+        ),
+        *({"multi_last": ["nebula.nodes.*.lease"], "batch": 10}),
+        {"seq": 1, "batch": 10, "next_by_subj": ">"},
+    ):
+        await nc.publish(call, json.dumps(body).encode() if body else b"", reply=inbox)
+    await guarded.settled()
+    await asyncio.sleep(0.2)
+    assert b"note of n1" in answers and b"note of n2" not in b"".join(answers)
 
 
 async def test_handlers_neither_delete_nor_purge_what_is_kept(guarded: Guarded) -> None:
@@ -227,12 +367,10 @@ async def test_a_reply_subject_writes_nowhere(guarded: Guarded) -> None:
         spied.heard.clear()
     own: set[str] = set()
     for credential, nc in guarded.connections.items():
-        role = ROLES["node" if credential.startswith("node-") else credential]
-        if role.account in (Account.CONTROL, Account.SYS) or role.name == "simulation":
+        role = ROLES[role_of(credential)]
+        if role.account in (Account.CONTROL, Account.SYS):
             continue
         for row in ROWS:
-            if row.subject == subjects.PARKED_EVER or "MSG.DELETE" in row.subject:
-                continue  # these are changes that the row allows
             for subject, node in samples(row):
                 if not belongs(credential, row.publish, node):
                     continue

@@ -5,9 +5,28 @@ from collections.abc import Iterable, Mapping
 from runtime import subjects
 from runtime.bus.accounts.jwt import Claims, Json, signed
 from runtime.bus.accounts.keys import Key
-from runtime.bus.accounts.table import MAINTENANCE, NODE, ROLES, ROWS, Account, Answers, Role, Row, inbox, local
+from runtime.bus.accounts.table import (
+    A_NODE,
+    AUTHORITY,
+    MAINTENANCE,
+    NODE,
+    ROLES,
+    ROWS,
+    SIMULATION,
+    Account,
+    Answers,
+    Role,
+    Row,
+    calls,
+    inbox,
+    local,
+)
 
 UNLIMITED = -1
+#: Credentials that may send nothing but one answer to each request that they have heard, within so many nanoseconds.
+#: Others may send to all inboxes in their account: the server would have to remember each event that they hear.
+ANSWERING = (A_NODE, SIMULATION, AUTHORITY)
+ANSWER_WITHIN = 300 * 10**9
 
 
 def operator(key: Key, system: str) -> str:
@@ -109,10 +128,12 @@ def publishes(role: Role, node: str | None = None) -> list[str]:
     if role.name == MAINTENANCE or role.account is Account.SYS:
         return [">"]
     found = [mine(row, role, node) for row in ROWS if role.name in row.publish]
-    hears = [row for row in ROWS if role.name in row.hear and row.answers is Answers.ONE]
-    if any(foreign(row, row.publish) for row in hears):
+    if role.name in ANSWERING:
+        return list(dict.fromkeys(found))
+    asked = [row for row in calls() if role.name in row.hear and row.answers is Answers.ONE]
+    if any(foreign(row, row.publish) for row in asked):
         found.append("_R_.>")  # the server's own names for the inboxes of other accounts
-    if any(ROLES[who].account is role.account for row in hears for who in row.publish):
+    if any(ROLES[who].account is role.account for row in asked for who in row.publish):
         found.append("_INBOX.>")
     return list(dict.fromkeys(found))
 
@@ -142,6 +163,9 @@ def user(role: Role, public: str, account_key: str, by: Key, *, expires: int | N
         "subs": UNLIMITED,
         "data": UNLIMITED,
         "payload": UNLIMITED,
+        "allowed_connection_types": ["STANDARD"],
         "tags": [f"account:{role.account.lower()}", f"inbox:{inbox(role.name, node).removeprefix('_INBOX.')}"],
     }
+    if role.name in ANSWERING:
+        nats["resp"] = {"max": 1, "ttl": ANSWER_WITHIN}
     return signed(role.name if node is None else f"{role.name}-{node}", public, nats, by, expires=expires)

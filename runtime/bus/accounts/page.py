@@ -22,6 +22,7 @@ file (`NEBULA_NATS_CREDS`). A server of somebody else, with one account, works w
   documents only; it can set them back, and knows no other stream's size.
 - Where a subject has `{node}`, a node may use its own name only.
 - Each credential hears its own inboxes only: `_INBOX.<role>.>`, for a node `_INBOX.node-<name>.>`.
+- A node, `simulation` and `authority` send one answer to each request that they hear, and no other message to an inbox.
 - In other accounts than CONTROL the JetStream API begins with `$JS.nebula.API` instead of `$JS.API`.
 - Credentials of roles are valid for 30 days and are renewed ten days before. A revoked one ends its connections.
 """

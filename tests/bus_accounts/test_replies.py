@@ -1,0 +1,179 @@
+"""A reply subject is not checked by the server: wherever an answer can be sent, it reaches nobody else, and no stream.
+
+Each credential sends each request of the table, all of them are answered, and each names the subjects of others.
+"""
+
+import asyncio
+import re
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from runtime.bus.accounts.table import (
+    API,
+    IMPORTED_API,
+    NODE,
+    REVOKE,
+    ROLES,
+    ROWS,
+    STREAMS,
+    Account,
+    Answers,
+    Row,
+    local,
+    stored,
+)
+from tests.bus_accounts.conftest import Guarded
+from tests.bus_accounts.test_matrix import EVERYTHING, belongs, covered, fill, plain, samples, state
+
+ANSWER = b"an answer that the caller wants to be elsewhere"
+
+
+def targets() -> list[str]:
+    """Every subject on which somebody hears, and calls that change streams."""
+    plain_ones = {subject for row in filter(plain, ROWS) for subject, _ in samples(row)}
+    calls = {f"STREAM.{verb}.{stream}" for verb in ("DELETE", "PURGE") for stream in STREAMS}
+    return sorted(plain_ones | {f"{prefix}.{call}" for prefix in (API, IMPORTED_API) for call in calls})
+
+
+def requests(credential: str) -> list[tuple[Row, str]]:
+    """The requests that a credential may send, with their names in its account."""
+    role = ROLES["node" if credential.startswith("node-") else credential]
+    return [
+        (row, local(subject, row.home, role.account))
+        for row in ROWS
+        if row.answers is not Answers.NONE
+        for subject, node in samples(row)
+        if belongs(credential, row.publish, node)
+    ]
+
+
+#: Rows whose requests are answered by a stream: an acknowledgement, which is no answer that somebody chooses.
+STORED = {row.subject for row in stored()}
+
+
+async def answer_all(guarded: Guarded) -> None:
+    """Answer each request of the table, in the account in which its subject lives."""
+    for account, spied in guarded.spies.items():
+
+        async def answer(msg: Msg, nc: Client = spied.nc) -> None:
+            if msg.reply:
+                await nc.publish(msg.reply, ANSWER)
+
+        for row in filter(plain, ROWS):
+            if row.home is account and row.answers is Answers.ONE and row.subject not in STORED:
+                await spied.nc.subscribe(row.subject.replace(NODE, "*"), cb=answer)
+
+
+def known(sender: str, hearer: str, subject: str, reply: str) -> bool:
+    """Whether it may be heard: by the sender itself, or what the sender may say anyway.
+
+    Nodes share an account. So a node can make an answer appear as a question or in a session of another node. The other
+    node gets no reply subject, so it does nothing; and the id of a session is a secret.
+    """
+    if hearer == sender or covered(sender, subject, hear=False):
+        return True
+    of_node = re.fullmatch(r"nebula\.nodes\.[^.]+\.(asks\.x1|sessions\.x1\.node)", subject)
+    return sender.startswith(("node-", "simulation")) and of_node is not None and not reply
+
+
+async def test_an_answer_reaches_nobody_else(guarded: Guarded) -> None:
+    await fill(guarded)
+    await answer_all(guarded)
+    heard: list[tuple[str, str, str]] = []
+    for credential, nc in guarded.connections.items():
+        if credential in EVERYTHING:
+            continue
+
+        async def note(msg: Msg, credential: str = credential) -> None:
+            if ANSWER in msg.data:
+                heard.append((credential, msg.subject, msg.reply))
+
+        for row in filter(plain, ROWS):
+            for subject, node in samples(row):
+                if belongs(credential, row.hear, node):
+                    await nc.subscribe(subject, cb=note)
+    await guarded.settled()
+    before = await state(guarded)
+    everything = targets()
+    for credential, nc in guarded.connections.items():
+        role = ROLES["node" if credential.startswith("node-") else credential]
+        if role.account in (Account.CONTROL, Account.SYS):
+            continue
+        own = requests(credential)
+        assert own
+        for row, subject in own:
+            if row.subject not in STORED:
+                for target in everything:
+                    await nc.publish(subject, b'{"seq":1}' if "GET" in subject else b"", reply=target)
+        await guarded.settled()
+        assert [one for one in set(heard) if not known(credential, *one)] == [], credential
+        heard.clear()
+    await asyncio.sleep(0.3)
+    assert await state(guarded) == before
+
+
+async def test_an_acknowledgement_is_stored_nowhere(guarded: Guarded) -> None:
+    """What a credential may store is acknowledged where it says. Another stream must not store that."""
+    await fill(guarded)
+    for credential, nc in guarded.connections.items():
+        role = ROLES["node" if credential.startswith("node-") else credential]
+        if role.account in (Account.CONTROL, Account.SYS):
+            continue
+        for row, subject in requests(credential):
+            if row.subject in STORED:
+                before = await state(guarded)
+                for target in targets():
+                    await nc.publish(subject, b"x", reply=target)
+                await guarded.settled()
+                await asyncio.sleep(0.1)
+                after = await state(guarded)
+                changed = {name for name in before if before[name][1] != after[name][1]}
+                assert len(changed) == 1, (credential, row.subject, changed)
+
+
+async def test_a_node_answers_what_it_was_asked_once_and_nothing_else(guarded: Guarded) -> None:
+    node, gateway = guarded.connections["node-n1"], guarded.connections["gateway"]
+    replies: list[str] = []
+
+    async def answer(msg: Msg) -> None:
+        replies.append(msg.reply)
+        for body in (b"the answer", b"another one"):
+            await node.publish(msg.reply, body)
+
+    await node.subscribe("nebula.nodes.n1.asks.*", cb=answer)
+    await node.flush()
+    inbox, heard = gateway.new_inbox(), []
+
+    async def note(msg: Msg) -> None:
+        heard.append(msg.data)
+
+    await gateway.subscribe(inbox, cb=note)
+    for _ in range(3):
+        await gateway.publish("nebula.nodes.n1.asks.guest", b"", reply=inbox)
+        await guarded.settled()
+    assert heard == [b"the answer"] * 3
+    spied = guarded.spies[Account.NODES]
+    everywhere: list[str] = []
+
+    async def spy(msg: Msg) -> None:
+        everywhere.append(msg.subject)
+
+    await spied.nc.subscribe("_R_.>", cb=spy)
+    await spied.nc.subscribe("_INBOX.>", cb=spy)
+    await spied.nc.flush()
+    for subject in (*replies, "_R_.a.b", "_INBOX.node-n2.x", "_INBOX.simulation.x", "_INBOX.node-n1.x"):
+        await node.publish(subject, b"forged")
+    await guarded.settled()
+    assert everywhere == []
+
+
+async def test_revoking_is_answered(guarded: Guarded) -> None:
+    authority, handlers = guarded.connections["authority"], guarded.connections["handlers"]
+
+    async def answer(msg: Msg) -> None:
+        await authority.publish(msg.reply, b"done")
+
+    await authority.subscribe(REVOKE, cb=answer)
+    await authority.flush()
+    assert (await handlers.request(REVOKE, b"", timeout=5)).data == b"done"
