@@ -116,11 +116,11 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     commands = CommandLoop(nc, store, Facts(world, vault, policy), parking)
     turns = Turns(commands.in_flight)
     malformed = commands.health.malformed
-    liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc)
     wanted = Documents(nc, subjects.WANTED)
     check = partial(check_node_keys, settings.node_keys_path, wanted)
     await patiently("the wanted documents", check, (*PASSING, Unavailable))
     nodes = node_keys(settings.node_keys_path)
+    liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc, nodes)
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking, keys)
     dispatcher = Dispatcher(wanted, vault, world, settings.seed_url, store, parking, nodes)
     in_use = partial(digests_in_use, world)
@@ -142,7 +142,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     ]
     commands.health.process = process
     commands.health.managers = lambda: [driver.status() for driver in drivers]
-    leases = Leases(Documents(nc, subjects.LEASES), partial(newest_lease, store))
+    leases = Leases(Documents(nc, subjects.LEASES), partial(newest_lease, store), nodes)
     return Parts(
         nc=nc,
         keys=keys,
@@ -150,11 +150,11 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         commands=commands,
         turns=turns,
         liveness=liveness,
-        registration=Registration(store, liveness, leases, settings.lease_seconds, malformed),
+        registration=Registration(store, liveness, leases, settings.lease_seconds, malformed, liveness.proofs),
         joining=Joining(
             store, bus_of(settings), signer(settings), settings.node_credential_hours * 3600, nodes, malformed
         ),
-        reports=Reports(store, world),
+        reports=Reports(store, world, nodes),
         parking=parking,
         dispatcher=dispatcher,
         kept=kept,

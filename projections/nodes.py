@@ -123,7 +123,7 @@ NODES = Aggregates[Node, NodeView](
     ended="retired",
     columns={"region": lambda state: state.info.region},
     view=view,
-    revision=8,
+    revision=9,
     filters={"region": "region = %(region)s"},
     ddl=f"""
         CREATE TABLE nodes ({COMMON}, region text NOT NULL);

@@ -1,4 +1,4 @@
-"""The key of each node: it proves that handlers wrote a document for this node, at this subject.
+"""The key of each node: it proves who wrote a message between handlers and this node, for which subject and purpose.
 
 Handlers have one root key in `node.keys`. The key of a node follows from the root and the node's name (HKDF-SHA256),
 so nothing is stored for each node, and a node that knows its own key knows no other. The file `node.key` of a node
@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 from runtime.files.files import put, put_once
@@ -17,7 +17,17 @@ from runtime.tasks.patience import CannotRun
 
 MAC = "Nebula-Mac"
 WANTED = "wanted"
-"""The label of wanted documents and tombstones."""
+"""The label of wanted documents and tombstones. Each purpose has a label, so that no message passes for another."""
+REPORT, HEARTBEAT, REGISTER, LEAVE = "report", "heartbeat", "register", "leave"
+"""The labels of what a node says."""
+ANSWER = "answer"
+"""The label of answers of handlers to a registration, a return of a lease, and a heartbeat (`answering`)."""
+LEASE = "lease"
+"""The label of lease notes."""
+CHALLENGE = "challenge"
+"""The label of challenges."""
+FRESH = 30.0
+"""Seconds for which a challenge is valid, by the clock of handlers."""
 SIZE = 32
 """Bytes of a key."""
 
@@ -42,8 +52,25 @@ class NodeKeys:
     def valid(self, node: str, label: str, subject: str, body: bytes, mac: str | None) -> bool:
         return valid(derived(self.root, node), label, subject, body, mac)
 
+    def challenge(self, node: str, purpose: str, now: float) -> str:
+        """A text that a node has to repeat, which shows that its message is not older. `now`: seconds since 1970.
+        `purpose`: what it is valid for.
 
-@cache
+        Nothing is stored for it, so each handlers process accepts the challenges of the others.
+        """
+        second = str(int(now))
+        return f"{second}-{self.mac(node, CHALLENGE, purpose, second.encode())}"
+
+    def age(self, node: str, purpose: str, challenge: str, now: float) -> float | None:
+        """How many seconds ago handlers made this challenge; None if they did not, or it is not valid any more."""
+        second, _, mac = challenge.partition("-")
+        if not self.valid(node, CHALLENGE, purpose, second.encode(errors="replace"), mac):
+            return None
+        age = now - int(second)
+        return age if abs(age) <= FRESH else None
+
+
+@lru_cache(maxsize=4096)
 def derived(root: bytes, node: str) -> bytes:
     """The key of a node (HKDF-SHA256, RFC 5869)."""
     extracted = hmac.digest(_SALT, root, hashlib.sha256)
@@ -60,6 +87,16 @@ def valid(key: bytes, label: str, subject: str, body: bytes, mac: str | None) ->
     """Whether this is the tag of the message."""
     given = (mac or "").encode(errors="replace")
     return hmac.compare_digest(tag(key, label, subject, body).encode(), given)
+
+
+def signed(key: bytes | None, label: str, subject: str, body: bytes) -> dict[str, str] | None:
+    """The headers of a message that a node signs; None if it has no key."""
+    return {MAC: tag(key, label, subject, body)} if key is not None else None
+
+
+def answering(request: bytes, answer: bytes) -> bytes:
+    """What the tag of an answer covers: the request too, so that it answers no other."""
+    return hashlib.sha256(request).digest() + answer
 
 
 def node_keys(path: Path) -> NodeKeys:

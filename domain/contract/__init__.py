@@ -21,6 +21,7 @@ from domain.contract.images import (
 )
 from domain.contract.node import (
     LEASE_SECONDS,
+    Challenged,
     Daemon,
     Heartbeat,
     ImageCache,
@@ -110,6 +111,7 @@ __all__ = [
     "BootId",
     "CachedImages",
     "Caller",
+    "Challenged",
     "Code",
     "CommandReply",
     "CommandRequest",

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints
 
 from domain.base import Message, Slug, Uuid
 from domain.contract.values import (
@@ -19,6 +19,9 @@ from domain.contract.values import (
     Word,
     one_line,
 )
+
+Challenge = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,12}-[0-9a-f]{32})?$")]
+"""A text that handlers gave to a node. By repeating it, the node shows that its message is not an old one."""
 
 
 class NodeInfo(Message):
@@ -53,13 +56,15 @@ class Introduction(Message):
     """A daemon requests the lease of its node.
 
     `heir`: this process has just started, so the earlier process with its identity has ended. `take_over`: the operator
-    confirms that the earlier daemon, which had another identity, will not come back.
+    confirms that the earlier daemon, which had another identity, will not come back. `challenge`: empty in the first
+    request. A node that signs gets a challenge in reply, and repeats its request with it.
     """
 
     info: NodeInfo
     daemon: Daemon
     heir: bool = False
     take_over: bool = False
+    challenge: Challenge = ""
 
 
 class Leaving(Message):
@@ -80,6 +85,12 @@ class LeaseGranted(Message):
 
     lease: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
     seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = LEASE_SECONDS
+
+
+class Challenged(Message):
+    """The answer of handlers to a signed message without a valid challenge: a new one."""
+
+    challenge: Challenge
 
 
 class LeaseNote(Message):
@@ -118,3 +129,5 @@ class Heartbeat(Message):
     lease: Counter = Field(default=0, description="number of its lease; 0 while it has none and waits for one")
     daemon: Daemon | None = None
     malformed: Counter = Field(default=0, description="number of malformed wanted documents that it has read")
+    sequence: Position = Field(default=0, description="rises with each heartbeat of this process, if it signs")
+    challenge: Challenge = Field(default="", description="the newest challenge of handlers, if the node signs")

@@ -22,7 +22,8 @@ class RegisterNode(NodeCommand):
     """A daemon describes its node (`info`), and requests the node's lease (`daemon`), which one daemon at a time has.
 
     `heir`, `take_over`: see `Introduction`. `patience`: seconds of silence of the lease's holder after which another
-    daemon may get the lease.
+    daemon may get the lease. `signed`: the daemon proved that it has the node's key. `keyed`: handlers have the keys of
+    all nodes, so a node that is new has to sign. `latest`: the latest lease when the daemon was challenged.
     """
 
     info: NodeInfo
@@ -31,12 +32,16 @@ class RegisterNode(NodeCommand):
     take_over: bool = False
     silence: Silence | None = None
     patience: float = LEASE_SECONDS
+    signed: bool = False
+    keyed: bool = False
+    latest: int | None = None
 
 
 class ReturnLease(NodeCommand):
-    """The daemon that has the lease returns it, because it ends."""
+    """The daemon that has the lease returns it, because it ends. `signed`: as in `RegisterNode`."""
 
     boot: BootId
+    signed: bool = False
 
 
 class Reserve(NodeCommand):

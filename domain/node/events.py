@@ -41,7 +41,10 @@ class NodeRegistered(NodeEvent):
 
 
 class NodeLeased(NodeEvent):
-    """A daemon got the lease of the node. From now on reports under an earlier lease are ignored."""
+    """A daemon got the lease of the node. From now on reports under an earlier lease are ignored.
+
+    `signed`: it proved that it has the node's key. From now on the node has to sign everything.
+    """
 
     TOPIC = "nebula.node.NodeLeased"
     lease: int
@@ -49,6 +52,7 @@ class NodeLeased(NodeEvent):
     identity: str
     host: str
     pid: int
+    signed: bool = False
 
 
 class NodeLeaseReturned(NodeEvent):

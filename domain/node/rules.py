@@ -45,6 +45,10 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
         if command.info.node != command.node:
             detail = f"the info is about node {command.info.node}, but the command is about node {command.node}"
             raise Rejected("invalid_request", detail, Category.INVALID, field="info.node")
+        if not command.signed and (command.keyed if node is None else node.signs):
+            raise unsigned(command.node)
+        if command.latest is not None and command.latest != (node.lease if node is not None else 0):
+            raise Rejected("lease_changed", f"another daemon of node {command.node} got the lease meanwhile; try again")
         info = stored(command.info)
         if node is not None:  # after the first registration only the operator changes the seed URL
             info = info.with_seed_url(node.info.seed_url)
@@ -60,6 +64,8 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
         return decide_retired(node, command)
     match command:
         case ReturnLease():
+            if node.signs and not command.signed:
+                raise unsigned(node.id)
             if node.holder is None or node.holder.boot != command.boot:
                 return []
             return [NodeLeaseReturned(at=command.at, lease=node.lease)]
@@ -138,6 +144,15 @@ def decide_retired(node: Node, command: NodeCommands) -> list[NodeEvents]:
             assert_never(command)
 
 
+def unsigned(node: str) -> Rejected:
+    return Rejected(
+        "node_unsigned",
+        f"node {node} has to sign, and this request has no signature: give its daemon the node's key "
+        "(NEBULA_NODE_KEY_FILE, or join again)",
+        Category.FORBIDDEN,
+    )
+
+
 def node_retired(node: Node) -> Rejected:
     return Rejected(
         "node_retired", f"node {node.id} was retired at {node.retired_at:%Y-%m-%dT%H:%M:%SZ}", Category.GONE
@@ -171,7 +186,7 @@ def lease(node: Node | None, command: RegisterNode) -> list[NodeEvents]:
         if node.identity is not None and not same_folder and node.reservations and not command.take_over:
             raise disks_missing(node)
     number = (node.lease if node is not None else 0) + 1
-    return [NodeLeased(at=command.at, lease=number, **daemon.model_dump())]
+    return [NodeLeased(at=command.at, lease=number, signed=command.signed, **daemon.model_dump())]
 
 
 def is_silent(node: Node, command: RegisterNode) -> bool:

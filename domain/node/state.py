@@ -47,6 +47,7 @@ class Node:
     reservations: dict[str, Resources] = Field(default_factory=dict)
     lease: int = Field(default=0, description="number of the latest lease: how often one was granted")
     holder: Holder | None = Field(default=None, description="the daemon that has the lease now")
+    signs: bool = Field(default=False, description="whether a daemon of the node has signed: then all have to")
     identity: str | None = Field(default=None, description="of the last daemon; its folder has the disks of the VMs")
     retired_at: AwareDatetime | None = Field(default=None, description="when it was declared permanently lost")
     registered_at: AwareDatetime
@@ -84,7 +85,8 @@ def changed(node: Node, event: NodeEvents) -> Node:
             return registered(node, event)
         case NodeLeased():
             holder = Holder(boot=event.boot, identity=event.identity, host=event.host, pid=event.pid, since=event.at)
-            return replace(node, lease=event.lease, holder=holder, identity=event.identity)
+            signs = node.signs or event.signed
+            return replace(node, lease=event.lease, holder=holder, identity=event.identity, signs=signs)
         case NodeLeaseReturned():
             return replace(node, holder=None)
         case SeedUrlSet():

@@ -14,17 +14,19 @@ from nats.aio.client import Client
 
 from domain import node, vm
 from domain.base import Event, Rejected
-from domain.contract import Heartbeat
+from domain.contract import Challenged, Heartbeat
 from domain.node import LoseNode, Node, RecoverNode, Silence
 from domain.vm import VISIBLE, LoseVm, Vm
 from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore, Tip, Unavailable
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
+from handlers.proofs import Proofs, Unproven
 from handlers.world.world import Changes, World
 from runtime import logs, subjects
 from runtime.bus.malformed import Malformed
 from runtime.clock_offset import ClockOffset, warning
+from runtime.node_keys import HEARTBEAT, NodeKeys
 
 log = logs.get(__name__)
 
@@ -45,10 +47,13 @@ class Liveness:
         bound: float = 2.0,
         malformed: Malformed | None = None,
         bus: Client | None = None,
+        keys: NodeKeys | None = None,
     ) -> None:
         """`timeout`: seconds without a heartbeat after which a node is lost. `bound`: seconds that a node's clock may
-        differ. `bus`: the connection for heartbeats; None: it is never lost.
+        differ. `bus`: the connection for heartbeats; None: it is never lost. `keys`: see `Proofs`.
         """
+        self.proofs = Proofs(world, keys)
+        self._sequences: dict[str, tuple[str, int]] = {}
         self._bus = bus
         self._connection = bus.stats["reconnects"] if bus is not None else 0
         self._store = store
@@ -65,18 +70,28 @@ class Liveness:
         self._malformed = malformed or Malformed()
         self._context = manager("liveness")
 
-    def hear(self, subject: str, body: bytes) -> Rejected | None:
-        """Process a heartbeat. Returns a refusal if the daemon does not have the node's lease any more."""
+    def hear(self, subject: str, body: bytes, mac: str | None = None) -> Rejected | Challenged | None:
+        """Process a heartbeat. Returns a refusal if the daemon does not have the node's lease any more, or the
+        challenge for the next heartbeats of a node that signs. A signed one without a valid challenge does not count.
+        """
         try:
             beat = Heartbeat.model_validate_json(body)
             if beat.node != subjects.node_of(subject):
                 raise ValueError("the heartbeat names another node than its subject")
+            signed = self.proofs.signed(beat.node, HEARTBEAT, subject, body, mac)
         except ValueError as error:
             self._malformed.note("heartbeats", subject, error)
             return None
-        known = self._world.node(beat.node)
         if beat.lease == 0:
             return None  # a daemon that waits for the lease does not work for the node
+        if not signed:
+            return self._take(beat, signed=False)
+        challenge, valid = self.proofs.new_challenge(beat.node, HEARTBEAT, beat.challenge)
+        lost = self._take(beat, signed=True) if valid else None
+        return lost if lost is not None or challenge is None else Challenged(challenge=challenge)
+
+    def _take(self, beat: Heartbeat, *, signed: bool) -> Rejected | None:
+        known = self._world.node(beat.node)
         if known is None or beat.lease > known.lease:
             return self._unknown_lease(beat)
         self._unknown_leases.pop(beat.node, None)
@@ -84,12 +99,24 @@ class Liveness:
         if beat.lease < known.lease or holder is None or holder.boot != beat.boot:
             by = f"process {holder.pid} on host {holder.host}" if holder else "no daemon"
             return Rejected("lease_lost", f"lease {beat.lease} of node {beat.node} has ended; {by} has the lease now")
+        if signed and not self._is_new(beat):
+            return None
         self._heard[beat.node] = time.monotonic()
         self._leases[beat.node] = (beat.lease, time.monotonic())
         self._free[beat.node] = beat.image_cache.free_bytes if beat.image_cache is not None else None
         self._clocks.setdefault(beat.node, ClockOffset()).note(beat.at, now())
         self._watch_clock(beat.node)
         return None
+
+    def _is_new(self, beat: Heartbeat) -> bool:
+        """Whether this is no repeat of a heartbeat. A challenge excludes only those from before."""
+        boot, sequence = self._sequences.get(beat.node, ("", -1))
+        if boot == beat.boot and beat.sequence <= sequence:
+            error = Unproven("it repeats an earlier heartbeat")
+            self._malformed.note("heartbeats", subjects.heartbeat(beat.node), error)
+            return False
+        self._sequences[beat.node] = (beat.boot, beat.sequence)
+        return True
 
     def _unknown_lease(self, beat: Heartbeat) -> Rejected | None:
         """A lease that this process does not know. Another handlers process may just have granted it. Otherwise the log

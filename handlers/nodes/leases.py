@@ -16,30 +16,35 @@ from eventstore.documents import Documents
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Conflict, EventStore
 from runtime import subjects
+from runtime.node_keys import LEASE, NodeKeys
 
 ATTEMPTS = 8
 
 
 class Leases:
-    """Stores the notes. `newest`: returns the number of the latest lease of a node, by its id."""
+    """Stores the notes, with a MAC for their node. `newest`: the number of the latest lease of a node, by its id."""
 
-    def __init__(self, documents: Documents, newest: Callable[[str], Awaitable[int]]) -> None:
+    def __init__(
+        self, documents: Documents, newest: Callable[[str], Awaitable[int]], keys: NodeKeys | None = None
+    ) -> None:
+        self._keys = keys
         self._documents = documents
         self._newest = newest
 
     async def note(self, note: LeaseNote) -> None:
         """Replace the node's note, unless the stored one names a later lease. Raises Unavailable, Conflict."""
-        subject = subjects.lease(note.node)
+        subject, body = subjects.lease(note.node), note.model_dump_json().encode()
+        mac = self._keys.mac(note.node, LEASE, subject, body) if self._keys is not None else None
         for attempt in range(ATTEMPTS):
             stored = await self._documents.all(subject)
             known = read(stored[0].body) if stored else None
-            if known == note:
+            if known == note and (mac is None or stored[0].mac == mac):
                 return
             if known is not None and note.lease < known.lease <= await self._newest(note.node):
                 return
             try:
                 last = stored[0].position if stored else 0
-                await self._documents.put(subject, note.model_dump_json().encode(), last=last)
+                await self._documents.put(subject, body, last=last, mac=mac)
                 return
             except Conflict:
                 if attempt == ATTEMPTS - 1:

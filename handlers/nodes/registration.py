@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from domain import node
 from domain.base import Category, Rejected
-from domain.contract import Introduction, LeaseGranted, LeaseNote, Leaving
+from domain.contract import Challenged, Introduction, LeaseGranted, LeaseNote, Leaving
 from domain.node import RegisterNode, ReturnLease
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.store import EventStore
@@ -19,12 +19,13 @@ from handlers.apply import apply, now
 from handlers.managers.liveness import Liveness
 from handlers.nodes.consumers import provide
 from handlers.nodes.leases import Leases
-from handlers.refusals import refusal
+from handlers.proofs import Proofs, SigningResponder, Unproven, mac_of
 from runtime import logs, subjects
 from runtime.bus import replies
 from runtime.bus.malformed import Malformed
 from runtime.bus.replies import Refusal
-from runtime.bus.responder import Answer, Responder
+from runtime.bus.responder import Answer
+from runtime.node_keys import LEAVE, REGISTER
 
 log = logs.get(__name__)
 
@@ -34,7 +35,9 @@ MOST_LOGGED = 1000
 
 
 class Registration:
-    """Answers nodes that register or leave. `lease_seconds`: silence after which another daemon may get a lease."""
+    """Answers nodes that register or leave. `lease_seconds`: silence after which another daemon may get a lease.
+    `proofs` None: what nodes send is not checked (in tests only).
+    """
 
     def __init__(
         self,
@@ -43,19 +46,29 @@ class Registration:
         leases: Leases,
         lease_seconds: float,
         malformed: Malformed | None = None,
+        proofs: Proofs | None = None,
     ) -> None:
         self._store = store
         self._liveness = liveness
         self._leases = leases
         self._lease_seconds = lease_seconds
         self._malformed = malformed or Malformed()
+        self._proofs = proofs
         self._logged: dict[tuple[str, str], None] = {}
 
-    async def register(self, node_id: str, request: Introduction) -> LeaseGranted:
-        """Register the node, and grant its lease to the daemon. Raises Rejected, Unavailable."""
+    async def register(self, node_id: str, request: Introduction, *, signed: bool = False) -> LeaseGranted | Challenged:
+        """Register the node, and grant its lease to the daemon. A signed request needs a challenge that was made after
+        the latest lease was granted, so that an earlier daemon's request cannot be sent again. Raises Rejected,
+        Unavailable.
+        """
         if request.info.node != node_id:
             detail = f"the info is about node {request.info.node}, but node {node_id} sent it"
             raise Rejected("invalid_request", detail, Category.INVALID, field="info.node")
+        ref = Ref(subjects.SYSTEM, "node", node_id)
+        known = await self._store.load(ref, node.evolve, fresh=True)  # a replica that lags may name an earlier daemon
+        latest = known.state.lease if known.state is not None else 0
+        if signed and (new := self._challenge(node_id, latest, request.challenge)) is not None:
+            return Challenged(challenge=new)
         command = RegisterNode(
             node=node_id,
             at=now(),
@@ -65,9 +78,9 @@ class Registration:
             take_over=request.take_over,
             silence=self._liveness.silence_of_holder(node_id),
             patience=self._lease_seconds,
+            signed=signed,
+            latest=latest if signed else None,
         )
-        ref = Ref(subjects.SYSTEM, "node", node_id)
-        known = await self._store.load(ref, node.evolve, fresh=True)  # a replica that lags may name an earlier daemon
         context = Context(actor=f"node:{node_id}")
         applied = await apply(self._store, ref, node.decide, node.evolve, command, context, known=known)
         assert applied.state is not None
@@ -77,9 +90,9 @@ class Registration:
         await self._leases.note(LeaseNote(node=node_id, lease=lease, boot=daemon.boot, identity=daemon.identity))
         return LeaseGranted(lease=lease, seconds=self._lease_seconds)
 
-    async def leave(self, node_id: str, request: Leaving) -> None:
+    async def leave(self, node_id: str, request: Leaving, *, signed: bool = False) -> None:
         """Take the lease back, if this daemon has it. Raises Rejected, Unavailable."""
-        command = ReturnLease(node=node_id, at=now(), boot=request.boot)
+        command = ReturnLease(node=node_id, at=now(), boot=request.boot, signed=signed)
         ref = Ref(subjects.SYSTEM, "node", node_id)
         await apply(self._store, ref, node.decide, node.evolve, command, Context(actor=f"node:{node_id}"))
 
@@ -87,15 +100,37 @@ class Registration:
         """The reply to a request. Raises ValidationError, Rejected, Unavailable, Conflict."""
         node_id = node_named(msg.subject)
         if msg.subject == subjects.register(node_id):
-            granted = await self.register(node_id, Introduction.model_validate_json(msg.data))
-            return Answer(replies.accepted(granted))
-        await self.leave(node_id, Leaving.model_validate_json(msg.data))
+            introduction = Introduction.model_validate_json(msg.data)
+            signed = self._signed(node_id, REGISTER, msg)
+            return Answer(replies.accepted(await self.register(node_id, introduction, signed=signed)))
+        leaving = Leaving.model_validate_json(msg.data)
+        await self.leave(node_id, leaving, signed=self._signed(node_id, LEAVE, msg))
         return Answer(replies.accepted({}))
+
+    def _challenge(self, node_id: str, latest: int, given: str) -> str | None:
+        """The challenge that a registration needs; None if the given one is valid."""
+        if self._proofs is None:
+            return None
+        new, valid = self._proofs.new_challenge(node_id, f"{REGISTER} {latest}", given)
+        return None if valid else new
+
+    def _signed(self, node_id: str, label: str, msg: Msg) -> bool:
+        """Whether the node has signed a request. Raises Rejected if the MAC is wrong."""
+        if self._proofs is None:
+            return False
+        try:
+            return self._proofs.signed(node_id, label, msg.subject, msg.data, mac_of(msg))
+        except Unproven as error:
+            raise Rejected(
+                "node_unsigned", f"the request is not from node {node_id}: {error}", Category.FORBIDDEN
+            ) from error
 
     def note(self, msg: Msg, error: Exception, refused: Refusal) -> None:
         """Log a refusal once: a daemon that is refused repeats its request."""
         if isinstance(error, ValidationError):
             self._malformed.note("registrations", msg.subject, error)
+        elif refused.code == "node_unsigned":
+            self._malformed.note("registrations", msg.subject, refused.detail)
         entry = (msg.subject, refused.detail)
         if entry not in self._logged:
             log.warning("node refused", subject=msg.subject, code=refused.code, detail=refused.detail)
@@ -106,7 +141,7 @@ class Registration:
 
     async def serve(self, nc: Client) -> None:
         """Answer requests from now on."""
-        responder = Responder(nc, refusal)
+        responder = SigningResponder(nc, self._proofs.keys if self._proofs is not None else None)
 
         async def reply(msg: Msg) -> Answer:
             given = await self.reply(msg)
@@ -133,11 +168,15 @@ def node_named(subject: str) -> str:
 
 async def hear_heartbeats(nc: Client, liveness: Liveness) -> None:
     """Receive the heartbeats of all nodes from now on. A daemon that has lost its lease gets a refusal as reply."""
-    responder = Responder(nc, refusal)
+    responder = SigningResponder(nc, liveness.proofs.keys)
 
     async def hear(msg: Msg) -> None:
-        lost = liveness.hear(msg.subject, msg.data)
-        if lost is not None and msg.reply and responder.accepts(msg):
-            await responder.answer(msg, replies.refused(responder.refusal(lost)))
+        heard = liveness.hear(msg.subject, msg.data, mac_of(msg))
+        if heard is None or not msg.reply or not responder.accepts(msg):
+            return
+        if isinstance(heard, Rejected):
+            await responder.answer(msg, replies.refused(responder.refusal(heard)))
+        else:
+            await responder.answer(msg, replies.accepted(heard))
 
     await nc.subscribe(subjects.HEARTBEATS, cb=hear)

@@ -5,19 +5,22 @@ They come over a durable queue (`queues/queues.py`): a report is acknowledged on
 
 from typing import Annotated
 
+from nats.aio.msg import Msg
 from pydantic import Field
 
 from domain import vm
-from domain.contract import NodeReport, RefusedDocument
+from domain.contract import NodeReport, RefusedDocument, Report
 from domain.node import Node
 from domain.vm import RecordReport
 from eventstore.log.envelope import Context
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import REPORTS
 from handlers.apply import apply, caught_up, now
+from handlers.proofs import Proofs, Unproven, mac_of
 from handlers.queues.queues import PoisonMessage, Queues
 from handlers.world.world import World
 from runtime import logs, subjects
+from runtime.node_keys import REPORT, NodeKeys
 
 log = logs.get(__name__)
 
@@ -31,11 +34,22 @@ AnyReport = Annotated[NodeReport | RefusedDocument, Field(union_mode="left_to_ri
 
 
 class Reports:
-    """Makes events of the reports of all nodes."""
+    """Makes events of the reports of all nodes. `keys`: see `Proofs`."""
 
-    def __init__(self, store: EventStore, world: World) -> None:
+    def __init__(self, store: EventStore, world: World, keys: NodeKeys | None = None) -> None:
         self._store = store
         self._world = world
+        self._proofs = Proofs(world, keys)
+
+    async def check(self, report: Report, msg: Msg) -> None:
+        """Raises PoisonMessage if the report's node did not write it for its subject, Unavailable."""
+        known = self._world.node(report.node)
+        if known is None or report.lease > known.lease:  # whether the node signs may be news
+            await caught_up(self._store, self._world)
+        try:
+            self._proofs.signed(subjects.node_of(msg.subject), REPORT, msg.subject, msg.data, mac_of(msg))
+        except Unproven as error:
+            raise PoisonMessage(str(error)) from error
 
     async def record(self, report: NodeReport) -> None:
         """Append the events that follow from a report. There are none if the VM is deleted or on another node, or the
@@ -87,7 +101,7 @@ class Reports:
 def receive(queues: Queues, reports: Reports) -> None:
     """Process the queue of reports."""
 
-    @queues.of(REPORTS, subjects.REPORTS_OF_ALL)
+    @queues.of(REPORTS, subjects.REPORTS_OF_ALL, reports.check)
     async def on_report(report: AnyReport, subject: str) -> None:
         await reports.record(of_vm(subject, report))
 

@@ -61,6 +61,8 @@ PASSING = (Unavailable, Conflict)
 
 T = TypeVar("T")
 Function = Callable[[T, str], Awaitable[None]]
+Check = Callable[[Any, Msg], Awaitable[None]]
+"""Checks a decoded message with its bytes and headers, before the function is called. Raises what the function may."""
 
 
 class PoisonMessage(ValueError):
@@ -95,7 +97,7 @@ class Queues:
         self._stopping = asyncio.Event()
         self._broker = Broker(nc, self._in_work, grace=GRACE)
 
-    def of(self, source: str, subject: str) -> Callable[[Function[T]], Function[T]]:
+    def of(self, source: str, subject: str, check: Check | None = None) -> Callable[[Function[T]], Function[T]]:
         """A decorator: the function processes a queue. `source`: the name of its messages among the parked ones."""
         stream = RETRIED_INTO[source]
         config = consumer(source, subject)
@@ -113,7 +115,7 @@ class Queues:
                 durable=config.durable_name,
                 config=config,
                 ack_policy=AckPolicy.NACK_ON_ERROR,
-                decoder=decoder(first.annotation),
+                decoder=decoder(first.annotation, check),
                 no_reply=True,  # otherwise a header `reply_to` makes it publish to any subject
             )(function)
             self._broker.include_router(router)
@@ -217,14 +219,17 @@ class Policy(BaseMiddleware[Any, Msg | None]):
         return False
 
 
-def decoder(kind: type[T]) -> Callable[[NatsMessage], Awaitable[tuple[T, str]]]:
+def decoder(kind: type[T], check: Check | None = None) -> Callable[[NatsMessage], Awaitable[tuple[T, str]]]:
     """A decoder that makes the function's arguments of a message. It ignores the content type in the headers."""
     adapter = TypeAdapter(kind)
 
-    async def decoded(msg: NatsMessage) -> tuple[T, str]:
+    async def decode(msg: NatsMessage) -> tuple[T, str]:
         try:
-            return adapter.validate_json(msg.body), msg.raw_message.subject
+            decoded = adapter.validate_json(msg.body)
         except ValueError as error:
             raise PoisonMessage("the body is not of the queue's type") from error
+        if check is not None:
+            await check(decoded, msg.raw_message)
+        return decoded, msg.raw_message.subject
 
-    return decoded
+    return decode

@@ -8,6 +8,9 @@ started works if the last lease was granted to a daemon on the same data folder.
 process can lock the folder, and no other daemon holds a lease. The lease note on the node's subject names the folder.
 Without the note the daemon waits.
 
+A daemon that has the node's key signs what it sends, and believes only answers and notes that handlers signed for it.
+With its registration and its heartbeats it repeats a challenge of handlers, so that nobody can send them again later.
+
 A daemon that was frozen, or was disconnected from the bus, may have lost its lease without knowing it. It takes no step
 until handlers have confirmed the lease.
 """
@@ -18,6 +21,7 @@ import os
 import socket
 import time
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 from nats.aio.client import Client
@@ -26,13 +30,23 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 from pydantic import ValidationError
 
-from domain.contract import LEASE_SECONDS, Daemon, Introduction, LeaseGranted, LeaseNote, Leaving, NodeInfo
+from domain.contract import (
+    LEASE_SECONDS,
+    Challenged,
+    Daemon,
+    Introduction,
+    LeaseGranted,
+    LeaseNote,
+    Leaving,
+    NodeInfo,
+)
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from runtime import logs, subjects
 from runtime.bus import replies, requests
 from runtime.bus.api import imports
-from runtime.bus.replies import InvalidReply, Refusal
+from runtime.bus.replies import InvalidReply, Refusal, Result
 from runtime.bus.requests import NobodyThere, Patience, Unanswered
+from runtime.node_keys import ANSWER, HEARTBEAT, LEASE, LEAVE, MAC, REGISTER, answering, signed, valid
 from runtime.tasks.backoff import Backoff
 from runtime.tasks.tasks import happens
 
@@ -49,11 +63,15 @@ ANSWER_SECONDS, LEAVE_SECONDS = 5.0, 2.0
 
 #: Codes of refusals that forbid this daemon to work for the node.
 NOT_ALLOWED = ("node_taken", "node_elsewhere", "node_retired", "lease_lost")
+#: Maximum number of heartbeats whose answers are still accepted.
+ANSWERED = 4
 LOST = "the lease of this node was given to another daemon; this daemon stops its work"
 
 
 class Membership:
-    """The lease of one daemon for its node. `lease` is 0 while it has none; `refused`: another daemon has it."""
+    """The lease of one daemon for its node. `lease` is 0 while it has none; `refused`: another daemon has it.
+    `key`: the node's key; None: this node was never given one, and does not sign.
+    """
 
     def __init__(
         self,
@@ -62,7 +80,14 @@ class Membership:
         identity: str,
         describe: Callable[[], Awaitable[NodeInfo]],
         take_over: bool = False,
+        key: bytes | None = None,
     ) -> None:
+        self._key = key
+        self._sequence = 0
+        self._beats: deque[bytes] = deque(maxlen=ANSWERED)
+        #: the newest challenge of handlers; set when it is new
+        self.challenge = ""
+        self.challenged = asyncio.Event()
         self._bus = bus
         self._node = node
         self._describe = describe
@@ -96,9 +121,13 @@ class Membership:
                 info = await self._describe()
                 if info != known or not self.lease or self._in_doubt:
                     introduction = Introduction(
-                        info=info, daemon=self.daemon, heir=self._heir, take_over=self._take_over
+                        info=info,
+                        daemon=self.daemon,
+                        heir=self._heir,
+                        take_over=self._take_over,
+                        challenge=self.challenge,
                     )
-                    self._accept(await register(self._bus, introduction))
+                    self._accept(await self._register(introduction))
                     known, pauses, self._last_warning = info, RETRY.pauses(), ""
             except NobodyThere:
                 known = None
@@ -143,10 +172,16 @@ class Membership:
             self._last_connected = self._last_beat
 
     async def on_answer(self, message: Msg) -> None:
-        """Take in an answer of handlers to a heartbeat. They answer only when another daemon holds the lease."""
+        """Take in an answer of handlers to a heartbeat. They answer only when another daemon holds the lease, and with
+        a new challenge.
+        """
         try:
+            self._verify(message, subjects.heartbeat(self._node), *self._beats)
             answer = replies.read(message.data)
-        except InvalidReply:
+            if not isinstance(answer, Refusal) and self._key is not None:
+                self._challenge_is(Challenged.model_validate(answer))
+                return
+        except (InvalidReply, ValidationError):
             answer = {}
         if not isinstance(answer, Refusal):
             log.warning("ignoring a malformed answer to a heartbeat", node=self._node)
@@ -162,10 +197,21 @@ class Membership:
         """Return the lease, if the bus is connected, so that another daemon can start without waiting."""
         if not self.lease or not self._bus.is_connected:
             return
-        body = Leaving(boot=self.daemon.boot).model_dump_json().encode()
+        subject, body = subjects.leave(self._node), Leaving(boot=self.daemon.boot).model_dump_json().encode()
+        headers = signed(self._key, LEAVE, subject, body)
         with contextlib.suppress(Unanswered):
-            await requests.ask(self._bus, subjects.leave(self._node), body, Patience(LEAVE_SECONDS))
+            await requests.ask(self._bus, subject, body, Patience(LEAVE_SECONDS), headers)
         self.lease = 0
+
+    def next_beat(self) -> int:
+        """The sequence of the next heartbeat; 0 if this node does not sign."""
+        self._sequence += self._key is not None
+        return self._sequence
+
+    def sign_heartbeat(self, subject: str, body: bytes) -> dict[str, str] | None:
+        """The headers of a heartbeat, which is sent now."""
+        self._beats.append(body)
+        return signed(self._key, HEARTBEAT, subject, body)
 
     def age(self) -> int:
         """Nanoseconds since the lease was granted."""
@@ -176,11 +222,46 @@ class Membership:
         now, most = clock(), self.seconds / 2
         return now - self._last_beat > most or (self._bus.is_connected and now - self._last_connected > most)
 
+    async def _register(self, introduction: Introduction) -> LeaseGranted:
+        """Register this node with the handlers; with their challenge, if they ask for one.
+
+        Raises Unanswered, requests.Refused, InvalidReply, ValidationError.
+        """
+        answer = await self._introduce(introduction)
+        if self._key is not None and "challenge" in answer:
+            self._challenge_is(Challenged.model_validate(answer))
+            answer = await self._introduce(introduction.model_copy(update={"challenge": self.challenge}))
+        granted = LeaseGranted.model_validate(answer)
+        log.info("node registered", **introduction.info.model_dump(exclude={"version"}))
+        return granted
+
+    async def _introduce(self, introduction: Introduction) -> Result:
+        subject, body = subjects.register(self._node), introduction.model_dump_json().encode()
+        headers = signed(self._key, REGISTER, subject, body)
+        message = await requests.ask(self._bus, subject, body, Patience(ANSWER_SECONDS), headers)
+        self._verify(message, subject, body)
+        answer = replies.read(message.data)
+        if isinstance(answer, Refusal):
+            raise requests.Refused(answer)
+        return answer
+
+    def _verify(self, message: Msg, subject: str, *requests_: bytes) -> None:
+        """Raises InvalidReply if handlers did not write this answer to one of these requests of this node."""
+        if self._key is None:
+            return
+        mac = (message.headers or {}).get(MAC)
+        if not any(valid(self._key, ANSWER, subject, answering(body, message.data), mac) for body in requests_):
+            raise InvalidReply("its MAC is wrong or missing: handlers did not write it for this node")
+
+    def _challenge_is(self, given: Challenged) -> None:
+        self.challenge = given.challenge
+        self.challenged.set()
+
     async def _without_handlers(self) -> None:
         """No handlers answer, so no lease is granted now. Continue the last lease, if it was granted to this folder."""
         try:
-            note = await last_lease_note(self._bus, self._node)
-        except (NatsError, TimeoutError, ValidationError) as error:
+            note = await last_lease_note(self._bus, self._node, self._key)
+        except (NatsError, TimeoutError, ValueError) as error:
             text = "no handlers answer, and the lease note of this node cannot be read; nothing is started"
             self._warn_once(text, error=str(error) or repr(error))
             return
@@ -230,23 +311,18 @@ def clock() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-async def last_lease_note(bus: Client, node: str) -> LeaseNote | None:
+async def last_lease_note(bus: Client, node: str, key: bytes | None = None) -> LeaseNote | None:
     """The note of the last grant of the node's lease, read from the stream's leader (from any
     replica in an account of its own). None if no lease was ever granted.
 
-    Raises errors of nats-py, and ValidationError.
+    Raises errors of nats-py, and ValueError for a note that is malformed, or that handlers did not sign for this node.
     """
     try:
         js = bus.jetstream(timeout=ANSWER_SECONDS)
         found = await js.get_last_msg(subjects.LEASES, subjects.lease(node), direct=imports(bus))
     except NotFoundError:
         return None
-    return LeaseNote.model_validate_json(found.data or b"")
-
-
-async def register(bus: Client, introduction: Introduction) -> LeaseGranted:
-    """Register this node with the handlers. Raises Unanswered, requests.Refused, InvalidReply."""
-    subject, body = subjects.register(introduction.info.node), introduction.model_dump_json().encode()
-    granted = await requests.request(bus, subject, body, Patience(ANSWER_SECONDS), LeaseGranted.model_validate)
-    log.info("node registered", **introduction.info.model_dump(exclude={"version"}))
-    return granted
+    body, mac = found.data or b"", (found.headers or {}).get(MAC)
+    if key is not None and not valid(key, LEASE, subjects.lease(node), body, mac):
+        raise ValueError("its MAC is wrong or missing: handlers did not write it for this node")
+    return LeaseNote.model_validate_json(body)

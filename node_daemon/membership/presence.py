@@ -10,11 +10,14 @@ from nats.errors import Error as NatsError
 from domain.contract import MOST_ORPHANS, Heartbeat, ImageCache
 from node_daemon.membership.membership import Membership
 from runtime import logs, subjects
+from runtime.tasks.tasks import happens
 
 log = logs.get(__name__)
 
 #: At least so many heartbeats are sent within the lifetime of a lease.
 BEATS = 3
+#: Seconds before the next heartbeat at least, when a new challenge came.
+SOONEST = 0.2
 
 
 def utc_now() -> datetime:
@@ -50,7 +53,9 @@ class Pulse:
         inbox = self._bus.new_inbox()
         await self._bus.subscribe(inbox, cb=self._membership.on_answer)
         daemon = self._membership.daemon
+        subject = subjects.heartbeat(self._node)
         while True:
+            self._membership.challenged.clear()
             self._membership.before_heartbeat()
             if self._bus.is_connected and (self._membership.lease or self._membership.refused):
                 heartbeat = Heartbeat(
@@ -63,10 +68,15 @@ class Pulse:
                     daemon=daemon,
                     malformed=self._malformed(),
                     image_cache=self._image_cache() if self._image_cache is not None else None,
+                    sequence=self._membership.next_beat(),
+                    challenge=self._membership.challenge,
                 )
                 try:
                     body = heartbeat.model_dump_json().encode()
-                    await self._bus.publish(subjects.heartbeat(self._node), body, reply=inbox)
+                    headers = self._membership.sign_heartbeat(subject, body)
+                    await self._bus.publish(subject, body, reply=inbox, headers=headers)
                 except NatsError as error:
                     log.warning("heartbeat not sent", error=repr(error))
-            await asyncio.sleep(min(self._seconds, self._membership.seconds / BEATS))
+            pause = min(self._seconds, self._membership.seconds / BEATS)
+            if await happens(self._membership.challenged, pause):
+                await asyncio.sleep(min(SOONEST, pause))

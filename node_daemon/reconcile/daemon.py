@@ -61,12 +61,12 @@ class Daemon:
         self._resets = Resets(settings.data_dir / "resets")
         self._earlier = EarlierBoots(settings.data_dir / "addresses")
         self._extra_tasks = extra_tasks
-        self._membership = Membership(
-            bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over
-        )
         self._key = node_key(settings)
+        self._membership = Membership(
+            bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over, self._key
+        )
         self._wanted = WantedDocuments(bus, settings.node, self._nudge, self._key)
-        self._reports = Reports(bus, settings.node, 0, self._membership.age)
+        self._reports = Reports(bus, settings.node, 0, self._membership.age, self._key)
         self._pulse = Pulse(
             bus,
             settings.node,
@@ -111,7 +111,7 @@ class Daemon:
         """All work under one lease. Never returns."""
         self._ended = False
         self._wanted = WantedDocuments(self._bus, self._settings.node, self._nudge, self._key)
-        self._reports = Reports(self._bus, self._settings.node, lease, self._membership.age)
+        self._reports = Reports(self._bus, self._settings.node, lease, self._membership.age, self._key)
         try:
             async with Essential() as essential:
                 essential.start("wanted documents", self._wanted.follow())

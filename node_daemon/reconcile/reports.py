@@ -18,6 +18,7 @@ from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.reconcile.features import Refused
 from node_daemon.reconcile.resets import Count
 from runtime import logs, subjects
+from runtime.node_keys import REPORT, signed
 from runtime.tasks.backoff import Backoff
 from runtime.tasks.tasks import end, happens
 
@@ -159,12 +160,14 @@ def vm_status(
 
 
 class Reports:
-    """Publishes to the stream NEBULA_REPORTS under one lease. `clock`: nanoseconds since the lease was granted.
+    """Publishes to the stream NEBULA_REPORTS under one lease. `clock`: nanoseconds since the lease was granted. `key`:
+    of the node, which signs the reports.
 
     For each resource only the newest status is sent; an older one that still waits is dropped.
     """
 
-    def __init__(self, bus: Client, node: str, lease: int, clock: Callable[[], int]) -> None:
+    def __init__(self, bus: Client, node: str, lease: int, clock: Callable[[], int], key: bytes | None = None) -> None:
+        self._key = key
         self._bus = bus
         self._js = bus.jetstream()
         self._node = node
@@ -227,10 +230,10 @@ class Reports:
             sequence = max(self._sequences.get(key, 0) + 1, self._clock())
             self._sequences[key] = sequence
             report = status.report(key.id, Stamp(self._node, self._lease, sequence, datetime.now(UTC)))
+            subject, body = subjects.report(self._node, *key), report.model_dump_json().encode()
+            headers = signed(self._key, REPORT, subject, body)
             try:
-                await self._js.publish(
-                    subjects.report(self._node, *key), report.model_dump_json().encode(), timeout=ACK_SECONDS
-                )
+                await self._js.publish(subject, body, timeout=ACK_SECONDS, headers=headers)
             except (NatsError, TimeoutError) as error:
                 if not self._bus_fails:
                     log.warning("reports are not acknowledged; they will be sent again", error=repr(error))

@@ -55,7 +55,7 @@ class Patience:
     nobody: float = 0.0
 
 
-async def ask(nc: Client, subject: str, body: bytes, patience: Patience) -> Msg:
+async def ask(nc: Client, subject: str, body: bytes, patience: Patience, headers: dict[str, str] | None = None) -> Msg:
     """Send a request, and return the raw answer. Raises Unanswered."""
     clock = asyncio.get_running_loop().time
     started = clock()
@@ -63,7 +63,7 @@ async def ask(nc: Client, subject: str, body: bytes, patience: Patience) -> Msg:
         passed = clock() - started
         wait = min(patience.one_try, patience.in_all - passed) if patience.in_all else patience.one_try
         try:
-            return await nc.request(subject, body, timeout=wait)
+            return await nc.request(subject, body, timeout=wait, headers=headers)
         except NoRespondersError as error:
             if passed >= patience.nobody:
                 raise NobodyThere(subject) from error

@@ -10,7 +10,7 @@ import pytest
 
 import domain.node
 from domain.base import Rejected
-from domain.contract import Desired, Introduction, NodeInfo, Power, Wanted
+from domain.contract import Challenged, Desired, Introduction, NodeInfo, Power, Wanted
 from domain.node import Node, evolve as evolve_node
 from eventstore.documents import Documents
 from eventstore.log.envelope import Ref
@@ -167,7 +167,7 @@ def test_a_daemon_whose_lease_nobody_ever_gave_is_told_after_a_while(monkeypatch
     world._keep(ref := Ref("system", "node", "n1"), Loaded(state, Tip(ref, 1, 1)))
     liveness = Liveness(store, world, 60)
 
-    def beat(name: str, lease: int) -> Rejected | None:
+    def beat(name: str, lease: int) -> Rejected | Challenged | None:
         said = {"node": name, "at": "2026-01-01T00:00:00Z", "boot": "b", "wanted_position": 0, "lease": lease}
         return liveness.hear(subjects.heartbeat(name), json.dumps(said).encode())
 
@@ -176,7 +176,7 @@ def test_a_daemon_whose_lease_nobody_ever_gave_is_told_after_a_while(monkeypatch
     monkeypatch.setattr(module, "UNKNOWN_LEASE", 0.0)
     for name in ("n1", "nobody"):
         lost = beat(name, 7)
-        assert lost is not None and lost.code == "lease_lost" and "register again" in lost.detail
+        assert isinstance(lost, Rejected) and lost.code == "lease_lost" and "register again" in lost.detail
         assert beat(name, 0) is None, "it waits"
     for number in range(2 * MOST_UNKNOWN):
         beat(f"made-up-{number}", 1)
