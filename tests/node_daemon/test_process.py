@@ -1,8 +1,10 @@
 """The daemon as a process: killed at any moment, ended by SIGTERM, alone on its folder; on real QEMU."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +15,7 @@ import libvirt
 import pytest
 
 from domain.contract import Desired, Power
+from node_daemon.hypervisor.host_names import HostNames
 from runtime.local.libvirtd import Libvirt
 from runtime.local.servers import NatsServer
 from tests.image_server import serving
@@ -171,15 +174,34 @@ async def test_a_life_on_qemu(qemu_node: Node, libvirt_qemu: Libvirt) -> None:
         await node.change(vm, desired=Desired.ON, boots=3, disk=2, disk_gib=2, force_after=None)
         assert (await node.until(vm, on)).boots == 3
         assert [path.name for path in (node.disks / vm).glob("*.qcow2")] == ["root-2.qcow2"]
-    async with node.process():
+    names = HostNames(node.settings.data_dir.resolve())
+    async with node.process() as process:
         seen = len(node.reports[vm])
         await eventually(lambda: len(node.reports[vm]) > seen, "the running domain is adopted")
         report = await node.until(vm, on)
         assert report.boots == 3
         assert connection.lookupByUUIDString(vm).isActive()
+        await eventually(lambda: rules_of(connection, names) == ["chain", "filter"], "the guest is closed in")
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    assert rules_of(connection, names) == ["chain", "filter"], "the guest runs, and stays closed in"
+    async with node.process() as process:
         await node.remove(vm)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    assert rules_of(connection, names) == [], "a daemon without guests leaves nothing on its host"
     assert leftovers(node) == []
     connection.close()
+
+
+def rules_of(connection: Any, names: HostNames) -> list[str]:
+    """What protects the host from the guests of a node."""
+    listed = b"".join(subprocess.check_output(program) for program in (["iptables", "-S"], ["ebtables-save"]))
+    found = ["chain"] if names.word.encode() in listed else []
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.nwfilterLookupByName(names.filter("mac"))
+        found.append("filter")
+    return found
 
 
 async def test_a_qemu_that_dies_is_reported_as_crashed(qemu_node: Node, libvirt_qemu: Libvirt) -> None:
