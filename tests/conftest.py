@@ -60,6 +60,7 @@ LONGEST = (
     "gateway/test_schemathesis.py",
     "e2e/test_kill.py",
     "node_daemon/test_crash.py",
+    "e2e/test_isolation.py",
     "handlers/test_fences.py",
     "e2e/test_seed_disk.py",
     "e2e/test_rescue.py",

@@ -1,4 +1,8 @@
-"""The rules of iptables and ip6tables: what marked packets reach of the host, and what they do not reach elsewhere."""
+"""The rules of iptables and ip6tables: what marked packets reach of the host, and what they do not reach elsewhere.
+
+What a guest reaches of the host is decided twice. Packets to addresses of the host are judged before others translate
+their addresses or change their marks, as programs for containers do. What is left, such as multicast, is judged last.
+"""
 
 import re
 import shlex
@@ -17,7 +21,13 @@ Place = tuple[str, int]
 
 #: Our chains: what guests reach of the host, what they do not reach elsewhere.
 HOST, ROUTED = "HOST", "ROUTED"
-JUMPS = (("INPUT", HOST), ("FORWARD", ROUTED))
+CHAINS = (("filter", HOST), ("filter", ROUTED), ("mangle", HOST))
+#: Tables and chains that jump to ours, and which packets.
+JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("filter", "INPUT", HOST, ()),
+    ("filter", "FORWARD", ROUTED, ()),
+    ("mangle", "PREROUTING", HOST, ("-m", "addrtype", "--dst-type", "LOCAL")),
+)
 
 _COUNTS = re.compile(r" -c \d+ \d+")
 _REMARK = re.compile(r'--comment "?(nebula:[^\s"]+)"? -j NEBULA-')
@@ -52,17 +62,16 @@ class IpRules:
         if is_changed or rules != wanted:
             if is_changed and known:
                 log.warning("the rules of the host's firewall were changed; they are made again", program=program)
-            chains = [f":{self._names.chain(name)} - [0:0]" for name in (HOST, ROUTED)]
-            text = "\n".join(["*filter", *chains, *rules, "COMMIT", ""])
-            await run(f"{program}-restore", "--wait", "--noflush", given=text)
+            await run(f"{program}-restore", "--wait", "--noflush", given="\n".join(rules))
             self._made[program] = rules, [_COUNTS.sub("", line) for line in await self._listed(program)]
             self._dropped.restart(program)
         mark = ("-m", "mark", "--mark", f"{self._names.mark():#x}/{NODE_MASK:#x}")
         remark = ("-m", "comment", "--comment", self._names.remark) if self._names.remark else ()
-        for chain, target in JUMPS:
-            jump = (*mark, *remark, "-j", self._names.chain(target))
-            lines = (await output(program, "--wait", "-S", chain) or "").splitlines()
-            await put_first(lines, (program, "--wait"), chain, jump)
+        for table, chain, target, match in JUMPS:
+            jump = (*mark, *match, *remark, "-j", self._names.chain(target))
+            command = (program, "--wait", "-t", table)
+            lines = (await output(*command, "-S", chain) or "").splitlines()
+            await put_first(lines, command, chain, jump)
 
     def _rules(self, version: int, seeds: list[Place]) -> list[str]:
         host, routed = self._names.chain(HOST), self._names.chain(ROUTED)
@@ -75,12 +84,19 @@ class IpRules:
             "-j DROP",
         ]
         closed = [f"-p tcp -d {each} --dport {port} -j DROP" for each, port in self._closed if is_of(each, version)]
-        return [*(f"-A {host} {rule}" for rule in allowed), *(f"-A {routed} {rule}" for rule in closed)]
+        return [
+            *("*filter", f":{host} - [0:0]", f":{routed} - [0:0]"),
+            *(f"-A {host} {rule}" for rule in allowed),
+            *(f"-A {routed} {rule}" for rule in closed),
+            *("COMMIT", "*mangle", f":{host} - [0:0]"),
+            *(f"-A {host} {rule}".replace("-j ACCEPT", "-j RETURN") for rule in allowed),
+            *("COMMIT", ""),
+        ]
 
     async def _listed(self, program: str) -> list[str]:
         found: list[str] = []
-        for name in (HOST, ROUTED):
-            listed = await output(program, "--wait", "-v", "-S", self._names.chain(name))
+        for table, name in CHAINS:
+            listed = await output(program, "--wait", "-t", table, "-v", "-S", self._names.chain(name))
             found += (listed or "").splitlines()
         return found
 
@@ -102,15 +118,16 @@ async def leftovers() -> list[HostNames]:
 
 async def remove(names: HostNames) -> None:
     """Remove the chains of a node. Raises Refused."""
-    jumps = tuple(f"-j {names.chain(target)}" for _, target in JUMPS)
     for program in programs():
-        for chain, _ in JUMPS:
-            for line in (await output(program, "--wait", "-S", chain) or "").splitlines():
-                if line.rstrip().endswith(jumps):
-                    await run(program, "--wait", "-D", *shlex.split(line)[1:])
-        for name in (HOST, ROUTED):
-            if await output(program, "--wait", "-F", names.chain(name)) is not None:
-                await run(program, "--wait", "-X", names.chain(name))
+        for table, chain, target, _ in JUMPS:
+            command = (program, "--wait", "-t", table)
+            for line in (await output(*command, "-S", chain) or "").splitlines():
+                if line.rstrip().endswith(f"-j {names.chain(target)}"):
+                    await run(*command, "-D", *shlex.split(line)[1:])
+        for table, name in CHAINS:
+            command = (program, "--wait", "-t", table)
+            if await output(*command, "-F", names.chain(name)) is not None:
+                await run(*command, "-X", names.chain(name))
 
 
 def programs() -> tuple[str, ...]:

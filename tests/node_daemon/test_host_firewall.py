@@ -133,7 +133,14 @@ class Net:
         self.run(vm, "ip", "route", "add", "default", "via", HOST)
 
     def rules(self) -> str:
-        lists = ("iptables -S", "ip6tables -S", "ebtables -t nat -L", "ebtables -t filter -L")
+        lists = (
+            "iptables -S",
+            "iptables -t mangle -S",
+            "ip6tables -S",
+            "ip6tables -t mangle -S",
+            "ebtables -t nat -L",
+            "ebtables -t filter -L",
+        )
         return "\n".join(self.run("host", *each.split()) for each in lists)
 
 
@@ -231,6 +238,7 @@ def test_it_is_repaired_and_leaves_the_rules_of_others(net: Net) -> None:
     names = HostNames(Path(OWN))
     net.run("host", "iptables", "-F", names.chain("HOST"))
     net.run("host", "iptables", "-D", "INPUT", "1")
+    net.run("host", "iptables", "-t", "mangle", "-F", names.chain("HOST"))
     net.run("host", "ebtables", "-t", "nat", "-F", names.chain("MARKS"))
     net.run("host", "ebtables", "-F", names.chain("GUESTS"))
     assert net.reaches("one", HOST, 5432)
@@ -253,8 +261,12 @@ def test_another_process_of_the_daemon_continues(net: Net) -> None:
 
 def test_rules_of_others_that_come_first_are_passed(net: Net) -> None:
     net.keep(projects())
-    for argv in ("iptables -I INPUT", "iptables -I FORWARD", "ebtables -I FORWARD", "ebtables -t nat -I PREROUTING"):
-        net.run("host", *argv.split(), "-j", "ACCEPT")
+    places = (
+        *("iptables % INPUT", "iptables % FORWARD", "iptables -t mangle % PREROUTING"),
+        *("ebtables % FORWARD", "ebtables -t nat % PREROUTING"),
+    )
+    for place in places:
+        net.run("host", *place.replace("%", "-I").split(), "-j", "ACCEPT")
     try:
         assert net.reaches("one", HOST, 5432)
         net.keep(projects())
@@ -270,10 +282,33 @@ def test_rules_of_others_that_come_first_are_passed(net: Net) -> None:
             net.run("host", *argv.split(), "-j", "ACCEPT")
 
 
+def test_ports_of_containers_are_ports_of_the_host(net: Net) -> None:
+    """Programs for containers translate addresses of the host, and set marks, before the last judgement."""
+    net.keep(projects())
+    to = f"{BUS_HOST}:443"
+    rules = (
+        ("-d", HOST, "-p", "tcp", "--dport", "8081", "-j", "DNAT", "--to-destination", to),
+        ("-d", HOST, "-p", "tcp", "--dport", "5432", "-j", "MARK", "--set-mark", "0x4000"),
+    )
+    for rule in rules:
+        net.run("host", "iptables", "-t", "nat", "-A", "PREROUTING", *rule)
+    try:
+        assert net.reaches("bus", HOST, 5432), "others reach it"
+        assert net.reached(("one", HOST, 8081), ("one", HOST, 5432)) == [False, False]
+        net.run("host", "iptables", "-t", "mangle", "-F", HostNames(Path(OWN)).chain("HOST"))
+        assert net.reached(("one", HOST, 8081), ("one", HOST, 5432)) == [True, True], "the test can fail"
+        net.keep(projects())
+        assert net.reached(("one", HOST, 8081), ("one", HOST, 5432)) == [False, False]
+    finally:
+        net.run("host", "iptables", "-t", "nat", "-F", "PREROUTING")
+
+
 def test_a_rule_that_was_replaced_is_noticed(net: Net) -> None:
     net.keep(projects())
     chain = HostNames(Path(OWN)).chain("HOST")
-    net.run("host", "iptables", "-R", chain, "2", "-p", "tcp", "--dport", "5432", "-j", "ACCEPT")
+    for table in ("filter", "mangle"):
+        rule = ("-p", "tcp", "--dport", "5432", "-j", "ACCEPT")
+        net.run("host", "iptables", "-t", table, "-R", chain, "2", *rule)
     assert net.reaches("one", HOST, 5432)
     said = " ".join(net.keep(projects()))
     assert "the rules of the host's firewall were changed" in said
