@@ -157,9 +157,9 @@ class Acting:
         if name not in ON_DOMAINS:
             return real
 
-        async def act(about: Any, *arguments: Any) -> Any:
+        async def act(about: Any, *arguments: Any, **options: Any) -> Any:
             vm = about.wanted.vm if isinstance(about, Boot) else about
-            return await self._acts.act(vm, name, lambda: real(about, *arguments))
+            return await self._acts.act(vm, name, lambda: real(about, *arguments, **options))
 
         return act
 
