@@ -94,11 +94,11 @@ def seed_url_file(home: Path) -> Path:
     return home / "seed.url"
 
 
-def nats_port(home: Path) -> int:
+def nats_port(home: Path, address: str = "127.0.0.1") -> int:
     """The port of this platform's event log: the last one if it is free, else 4222, else any free port."""
     file = nats_port_file(home)
     preferred = [port for port in (remembered_port(file), NATS_PORT) if port is not None]
-    port = next((port for port in preferred if is_free("127.0.0.1", port)), None) or free_port()
+    port = next((port for port in preferred if is_free(address, port)), None) or free_port()
     put(file, str(port))
     return port
 

@@ -8,7 +8,6 @@ NEBULA_LIBVIRT_URI of another host names is used and waited for. A process that 
 
 import asyncio
 import contextlib
-import re
 import signal
 import sys
 from collections.abc import Mapping
@@ -23,19 +22,21 @@ from cli.client.credentials import CA_FILE, DEFAULT_URL
 from cli.client.errors import CliError, Usage
 from cli.local import home
 from cli.local.accounts import Accounts, settled
+from cli.local.addresses import chosen, ports, reached
 from cli.local.encryption import Encryption, encryption, require_guarded
 from cli.local.health import print_health
 from cli.local.progress import Progress, say
 from cli.local.ready import wait_until_ready
 from cli.local.role import ROLES, SIMULATION
 from cli.local.servers import kept, outside
+from node_daemon.membership.credentials import Files
 from projections import database
 from runtime import logs
 from runtime.bus import bus
 from runtime.bus.accounts.authority import Authority
 from runtime.files.files import put
 from runtime.files.unusable import sentence, unusable
-from runtime.local.child import ServerError, free_port
+from runtime.local.child import ServerError
 from runtime.local.full_disk import FullDisk
 from runtime.local.libvirtd import LOCAL, Libvirt, Silent, ensure_libvirt, kvm_trouble
 from runtime.local.logfiles import MIB, keep_small
@@ -53,8 +54,10 @@ from runtime.settings import (
 from runtime.tasks.essential import Essential, TaskEnded
 from runtime.tasks.patience import CannotRun
 
-#: The address at which a listener on all addresses is reached.
-REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (nothing is bound here)
+JOINED = (
+    "the home {} is that of node {} of the platform {}: set another NEBULA_HOME, or remove {} if this host shall not "
+    "be that node any more"
+)
 IN_ACCOUNT = "the log of {} is in an account of the bus: unset NEBULA_BUS_ACCOUNTS"
 
 
@@ -114,17 +117,19 @@ async def platform(settings: UpSettings) -> None:
         await home.stop_leftovers(settings.home, tuple(ROLES))
         require_guarded(settings.listen, guarded=settings.bus_accounts or settings.given("nats_url"))
         tls = encryption(settings.home, settings.listen, settings.tls_cert, settings.tls_key, settings.tls_ca)
-        http_port = _port(settings, "http_port", settings.http_host)
+        http_port = chosen("NEBULA_HTTP_PORT", settings.http_port, settings.http_host)
 
         nats_url = settings.nats_url
         own_bus = settings.bus_accounts and not settings.given("nats_url")
         host = None if settings.given("simulate") else settings.node
         accounts = Accounts(Authority(settings.home), host) if own_bus else None
+        if own_bus and host is not None and (joined := Files(settings.home).held()) is not None:
+            raise ServerError(JOINED.format(settings.home, joined.node, joined.gateway, Files(settings.home).folder))
         if not settings.given("nats_url"):
-            port = home.nats_port(settings.home)
+            port = home.nats_port(settings.home, settings.listen or "127.0.0.1")
             start = partial(start_nats, settings.home, port=port)
             if tls is not None:
-                conf, address = tls.configuration(NATS_CONF), REACHED_AT.get(tls.address, tls.address).strip("[]")
+                conf, address = tls.configuration(NATS_CONF), reached(tls.address).strip("[]")
                 start = partial(start, conf=conf, address=address, encrypted=True)
             if accounts is not None:
                 accounts.renew()
@@ -158,13 +163,13 @@ async def platform(settings: UpSettings) -> None:
             libvirt = await outside("libvirt", f"libvirt at {settings.libvirt_uri}", reach, (Silent,))
             ready("libvirt", _describe(libvirt))
             seed_host = _seed_host(settings, libvirt)
-        seed_port = _port(settings, "seed_port", seed_host)
+        seed_port = chosen("NEBULA_SEED_PORT", settings.seed_port, seed_host)
         url = f"{'http' if tls is None else 'https'}://{reached(settings.http_host)}:{http_port}"
         environment = {
             "NEBULA_HOME": str(settings.home),
             "NEBULA_NATS_URL": nats_url,
             "NEBULA_HTTP_PORT": str(http_port),
-            "NEBULA_PLATFORM_PORTS": ",".join(map(str, _ports(http_port, seed_port, nats_url, *dsns.values()))),
+            "NEBULA_PLATFORM_PORTS": ",".join(map(str, ports(http_port, seed_port, nats_url, *dsns.values()))),
             "NEBULA_TOKENS_FILE": str(settings.tokens_file or home.tokens_file(settings.home)),
             "NEBULA_SEED_HOST": seed_host,
             "NEBULA_SEED_PORT": str(seed_port),
@@ -206,7 +211,7 @@ async def platform(settings: UpSettings) -> None:
         ]
         supervisor = Supervisor(roles, settings.home / "log")
         await stack.enter_async_context(supervisor)
-        seeds = f"http://{REACHED_AT.get(seed_host, f'[{seed_host}]' if ':' in seed_host else seed_host)}:{seed_port}"
+        seeds = f"http://{reached(seed_host)}:{seed_port}"
         simulated = settings.simulate if settings.given("simulate") else None
         await essential.during(wait_until_ready(settings.home, url, seeds, began, ready, simulated))
         say(READY.format(environment=_environment(settings, url)))
@@ -232,12 +237,6 @@ async def _reach_nats(settings: UpSettings) -> None:
 
 async def _reach_postgres(settings: UpSettings) -> None:
     await (await database.connect(settings.postgres_dsn, "up")).close()
-
-
-def reached(address: str) -> str:
-    """The address at which clients on this host reach a listener, as a URL has it."""
-    found = REACHED_AT.get(address, address)
-    return f"[{found}]" if ":" in found and not found.startswith("[") else found
 
 
 def _encrypted(settings: UpSettings, tls: Encryption, nats_url: str) -> dict[str, str]:
@@ -280,20 +279,6 @@ def _login(name: str, accounts: Accounts | None) -> dict[str, str]:
     if accounts is None:
         return {}
     return {"NEBULA_NATS_CREDS": str(accounts.file(SIMULATION if name == "node" and accounts.node is None else name))}
-
-
-def _ports(http: int, seed: int, *servers: str) -> list[int]:
-    """The ports of the platform, from which no image may be fetched."""
-    found = [int(port) for server in servers for port in re.findall(r":([0-9]{1,5})(?=[/,?]|$)", server)]
-    return sorted({http, seed, *found})
-
-
-def _port(settings: UpSettings, name: str, host: str) -> int:
-    """The port of the settings; any free one for 0. Raises ServerError if it is in use."""
-    port: int = getattr(settings, name) or free_port()
-    if not home.is_free(host, port):
-        raise ServerError(f"{host}:{port} is in use: set NEBULA_{name.upper()} to a free port")
-    return port
 
 
 def _seed_host(settings: UpSettings, libvirt: Libvirt) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from cli.local import home as homes
+from domain.contract.joining import Joined
+from node_daemon.membership.credentials import Files
 from runtime.local.child import ServerError, free_port
 from runtime.local.servers import start_nats
 from runtime.token_text import split
@@ -190,11 +192,30 @@ async def test_the_nats_port_is_remembered_while_it_is_free(home: Path) -> None:
         await server.stop()
 
 
+def refused(home: Path, *options: str, **more: str) -> str:
+    """What `nebula up` says when it does not start."""
+    command = [sys.executable, "-m", "cli.main", "up", *options]
+    ended = subprocess.run(command, env=environment(home, **more), capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert not (home / "nats").exists()
+    return ended.stderr
+
+
+def test_the_home_of_a_node_of_another_platform_is_not_used(home: Path) -> None:
+    """Its node would be that one, with a credential of this platform."""
+    files = Files(home)
+    joined = Joined(node="n2", credential="", expires_at=2, now=1, nats_url="tls://10.0.0.1:4222", nats_ca="")
+    files.store(joined, files.pending("0" * 64), "https://10.0.0.1:8700", joined.nats_url)
+    said = refused(home)
+    assert said.startswith(f"error: the home {home} is that of node n2 of the platform https://10.0.0.1:8700"), said
+    assert str(files.folder) in said
+
+
+def test_an_address_of_another_host_is_named(home: Path) -> None:
+    assert refused(home, "--listen", "192.0.2.1") == "error: this host has no address 192.0.2.1\n"
+
+
 def test_a_log_in_an_account_is_not_shown_as_empty(home: Path) -> None:
     (home / "bus" / "keys").mkdir(parents=True)
-    settings = environment(home, SIMULATE="1", BUS_ACCOUNTS="false")
-    command = [sys.executable, "-m", "cli.main", "up"]
-    ended = subprocess.run(command, env=settings, capture_output=True, text=True, check=False)
-    assert ended.returncode == 1
-    assert ended.stderr == f"error: the log of {home} is in an account of the bus: unset NEBULA_BUS_ACCOUNTS\n"
-    assert not (home / "nats").exists()
+    said = refused(home, SIMULATE="1", BUS_ACCOUNTS="false")
+    assert said == f"error: the log of {home} is in an account of the bus: unset NEBULA_BUS_ACCOUNTS\n"
