@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from bench.cloud import IMAGE, PROJECT, Cloud, cloud, expect
+from runtime.bus.accounts.table import SIMULATION
 from runtime.local.child import free_port
 from tests.node_process import NodeProcess, node_process, simulated
 from tests.waiting import eventually
@@ -35,11 +36,17 @@ async def control_plane() -> AsyncIterator[tuple[Cloud, str]]:
         yield made, f"http://127.0.0.1:{port}/"
 
 
+def credential(made: Cloud) -> dict[str, str]:
+    """The setting with the credential of simulated nodes."""
+    return {"NEBULA_NATS_CREDS": made.env_of(SIMULATION)["NEBULA_NATS_CREDS"]}
+
+
 @asynccontextmanager
 async def simulating(made: Cloud, seed_url: str, *options: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A process of simulated nodes; leaving kills it."""
     environment = {
         **os.environ,
+        **credential(made),
         "NEBULA_HOME": str(made.home),
         "NEBULA_NATS_URL": made.nats_url,
         "NEBULA_SEED_URL": seed_url,
@@ -147,14 +154,14 @@ async def test_two_processes_of_simulated_nodes_of_one_name(control_plane: tuple
             metrics = (await http.request("GET", "/metrics")).body.decode()
         return health["daemons_waiting"], metrics
 
-    async with node_process(home, made.nats_url, *simulated("twin", 3)) as first:
+    async with node_process(home, made.nats_url, *simulated("twin", 3), **credential(made)) as first:
         await eventually(lambda: at_nodes(made, 3, "twin"), "the nodes are known")
         async with made.connection() as http:
             for number in range(3):
                 size = {"vcpus": 1, "memory_mib": 512, "disk_gib": 4}
                 await expect(http, "POST", VMS, {"name": f"vm-{number}", "image": IMAGE, "region": "twin", **size})
         await eventually(all_run, "all run")
-        async with node_process(other, made.nats_url, *simulated("twin", 3)) as second:
+        async with node_process(other, made.nats_url, *simulated("twin", 3), **credential(made)) as second:
             for number in (1, 2, 3):
                 await second.says(f"another daemon works for node twin-00{number}: process {first.pid} on host")
 
@@ -166,14 +173,14 @@ async def test_two_processes_of_simulated_nodes_of_one_name(control_plane: tuple
             assert "node refused" in (made.home / "roles.log").read_text()
             assert await works(first) and await all_run()
 
-            async with node_process(home, made.nats_url, *simulated("twin", 3)) as third:
+            async with node_process(home, made.nats_url, *simulated("twin", 3), **credential(made)) as third:
                 assert await third.process.wait() == 2
             assert f"another node daemon works on {home}/simulated-twin" in third.said()
             assert "Traceback" not in third.said()
 
             await first.kill()
             await second.says("VMs of node twin-001 are with another daemon")
-            async with node_process(home, made.nats_url, *simulated("twin", 3)) as next_:
+            async with node_process(home, made.nats_url, *simulated("twin", 3), **credential(made)) as next_:
                 await eventually(lambda: works(next_), "the next one on the folder works for all three")
                 assert await all_run()
                 types = Counter(event["type"].rsplit(".", 1)[-1] for event in await pages(made, "/v1/events"))
