@@ -100,6 +100,7 @@ async def follow(
             short_since = clock if short_since is None else short_since
             if clock - short_since >= SURE:
                 raise OtherStream(str(error)) from None
+            again = True  # the next reader looks at the end before it says that there are no more messages
         except (NatsError, OSError, TimeoutError, Interrupted) as error:
             if nc.is_closed:
                 return
