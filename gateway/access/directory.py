@@ -3,9 +3,13 @@
 Who a caller is must not depend on read models that may be behind. So each gateway folds these few kinds itself, and
 asks the log's leader every second for their newest events. While it is not sure that it has read all of them, it knows
 nobody: `judge` raises, and everything that is open with a token of the log ends.
+
+Each kind is read by itself, because nothing depends on the order of events of two aggregates: the gateway may read the
+log only in pages of one filter, and one filter for all kinds would read the whole log.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -37,7 +41,7 @@ S = TypeVar("S")
 LOOK_AGAIN = 1.0
 #: The kinds that say who may do what.
 FOLLOWED: tuple[Kind[Any, Any], ...] = (*(KINDS[kind] for kind in ACCOUNTS.values()), TOKEN, PROJECT)
-FILTERS = [subjects.events(kind=kind.name) for kind in FOLLOWED]
+FILTERS = {kind.name: subjects.events(kind=kind.name) for kind in FOLLOWED}
 
 
 @dataclass
@@ -60,10 +64,10 @@ class Directory:
     patience: float
     changed: asyncio.Event
     clock: Callable[[], float] = time.monotonic
-    #: the last event that was read
-    position: int = 0
     #: grows with each event, so that what is derived can be kept
     version: int = 0
+    #: the last event that was read, by kind
+    _positions: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FILTERS, 0))
     _complete_at: float | None = None
     _folded: dict[tuple[str, str], Folded] = field(default_factory=dict)
     _members: dict[str, dict[str, Role]] = field(default_factory=dict)
@@ -110,19 +114,29 @@ class Directory:
         asking = asyncio.create_task(self._ask())
         try:
             while True:
+                following = [asyncio.create_task(self._follow(kind)) for kind in FILTERS]
                 try:
-                    async for batch in follow(self.nc, self.position, FILTERS, event_keys=self.store.event_keys):
-                        for recorded in batch:
-                            self.apply(recorded)
+                    await asyncio.gather(*following)
                 except OtherStream as error:
                     log.error("the log was lost or replaced; it is read again from the start", error=str(error))
-                    self._forget()
+                finally:
+                    await end(following)
+                self._forget()
         finally:
             await end([asking])
 
+    async def _follow(self, kind: str) -> None:
+        """Follow the events of one kind, for ever. Raises OtherStream."""
+        batches = follow(self.nc, self._positions[kind], [FILTERS[kind]], event_keys=self.store.event_keys)
+        async with contextlib.aclosing(batches):
+            async for batch in batches:
+                for recorded in batch:
+                    self.apply(recorded)
+                    self._positions[kind] = recorded.position
+                    self._read.set()
+
     def apply(self, recorded: Recorded) -> None:
-        """Fold one message. A malformed one changes nothing but the position."""
-        self.position = recorded.position
+        """Fold one message. A malformed one changes nothing."""
         try:
             ref = recorded.ref
             kind = next(kind for kind in FOLLOWED if kind.name == ref.kind)
@@ -137,7 +151,6 @@ class Directory:
         self._folded[ref.kind, ref.id] = Folded(tip, state)
         self.version += 1
         self.changed.set()
-        self._read.set()
 
     def _note_members(self, project: str, before: object, after: object) -> None:
         for principal in members_of(before).keys() - members_of(after).keys():
@@ -151,7 +164,7 @@ class Directory:
     def _forget(self) -> None:
         self._folded.clear()
         self._members.clear()
-        self.position, self._complete_at = 0, None
+        self._positions, self._complete_at = dict.fromkeys(FILTERS, 0), None
         self.version += 1
         self.changed.set()
 
@@ -161,18 +174,20 @@ class Directory:
             began = self.clock()
             try:
                 async with asyncio.timeout(self.patience):
-                    newest = await asyncio.gather(*map(self.store.newest, FILTERS))
-                    await self._reach(max(found.position if found is not None else 0 for found in newest))
+                    await self.reach_end()
                 self._complete_at = began
             except (Unavailable, NatsError, OSError, TimeoutError) as error:
                 log.warning("whether all accounts and tokens are known is not sure", error=repr(error))
             heed_cancellation()
             await asyncio.sleep(max(0.0, LOOK_AGAIN - (self.clock() - began)))
 
-    async def _reach(self, position: int) -> None:
-        while self.position < position:
-            self._read.clear()
-            await self._read.wait()
+    async def reach_end(self) -> None:
+        """Ask the log's leader for the newest event of each kind, and wait until it is read. Raises as the log."""
+        newest = await asyncio.gather(*map(self.store.newest, FILTERS.values()))
+        for kind, found in zip(FILTERS, newest, strict=True):
+            while found is not None and self._positions[kind] < found.position:
+                self._read.clear()
+                await self._read.wait()
 
 
 def members_of(state: object) -> Mapping[str, Role]:

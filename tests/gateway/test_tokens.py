@@ -58,16 +58,8 @@ class Site:
     async def token(self, user: str, **more: Any) -> str:
         made = await self.send("POST", "/v1/tokens", {"name": "t", "principal": f"user:{user}", **more})
         secret: str = made["secret"]
-        await self.known(made["position"])
+        await self.gateway.directory.reach_end()
         return secret
-
-    async def known(self, position: int) -> None:
-        """Wait until the gateway has read the log up to a position that concerns its directory."""
-
-        def read() -> bool:
-            return self.gateway.directory.position >= position
-
-        await eventually(read, "the directory has read it")
 
     async def get(self, token: str, path: str = "/v1/me") -> httpx.Response:
         return await self.http.get(path, headers=bearer(token))
@@ -104,7 +96,7 @@ async def test_a_token_is_issued_and_used(site: Site) -> None:
     assert made["token"]["id"] == parts[0]
     assert (made["token"]["last_used_at"], made["secret_withheld"]) == (None, None)
     assert "digest" not in made["token"]
-    await site.known(made["position"])
+    await site.gateway.directory.reach_end()
     me = (await site.get(made["secret"])).json()
     assert (me["principal"], me["credential"]) == (f"user:{user}", parts[0])
     assert me["roles"] == [{"role": "operator", "project": None}]
@@ -166,12 +158,12 @@ async def test_two_gateways_share_the_pepper(site: Site, tmp_path: Path) -> None
     async with a_site(site.api, tmp_path) as second:
         again = await second.send("POST", "/v1/tokens", body, key)
         assert again["secret"] == first["secret"]
-        await second.known(first["position"])
+        await second.gateway.directory.reach_end()
         assert (await second.get(first["secret"])).status_code == 200
     async with a_site(site.api, tmp_path, pepper_file=tmp_path / "another.key") as stranger:
         again = await stranger.send("POST", "/v1/tokens", body, key)
         assert again["secret"] is None, "it would be a wrong one"
-        await stranger.known(first["position"])
+        await stranger.gateway.directory.reach_end()
         assert (await stranger.get(first["secret"])).status_code == 401
 
 
@@ -198,7 +190,7 @@ async def test_everybody_sees_their_own_tokens(site: Site) -> None:
     alice, bob = await site.user(), await site.user()
     mine, theirs = await site.token(alice), await site.token(bob)
     ids = [(split(token) or ("", ""))[0] for token in (mine, theirs)]
-    position = site.gateway.directory.position
+    position = await site.gateway.directory.store.last_position()
     page = (await site.get(mine, f"/v1/tokens?min_position={position}")).json()
     assert [item["id"] for item in page["items"]] == [ids[0]]
     assert (await site.get(mine, f"/v1/tokens?principal=user:{bob}")).json()["items"] == []
@@ -250,12 +242,12 @@ async def test_a_disabled_user_comes_back_and_a_deleted_one_does_not(site: Site)
     user = await site.user()
     token = await site.token(user)
     for verb, status in (("disable", 401), ("enable", 200)):
-        done = await site.send("POST", f"/v1/users/{user}/{verb}", {})
-        await site.known(done["position"])
+        await site.send("POST", f"/v1/users/{user}/{verb}", {})
+        await site.gateway.directory.reach_end()
         assert (await site.get(token)).status_code == status
     await site.send("DELETE", f"/v1/users/{user}")
-    again = await site.send("POST", "/v1/users", {"name": user, "id": user})
-    await site.known(again["position"])
+    await site.send("POST", "/v1/users", {"name": user, "id": user})
+    await site.gateway.directory.reach_end()
     assert (await site.get(token)).status_code == 401, "another user has its id now"
 
 
@@ -266,9 +258,9 @@ async def test_a_role_in_a_project_that_is_unbound_ends_its_feed(site: Site) -> 
     feed = asyncio.create_task(feed_of(site, token, opened, "/v1/projects/default/feed?from=now"))
     await opened.wait()
     assert (await site.get(token, "/v1/projects/default")).status_code == 200
-    done = await site.send("POST", "/v1/projects/default/unbind", {"principal": f"user:{user}"})
+    await site.send("POST", "/v1/projects/default/unbind", {"principal": f"user:{user}"})
     assert ": ended: forbidden" in await feed
-    await site.known(done["position"])
+    await site.gateway.directory.reach_end()
     assert (await site.get(token, "/v1/projects/default")).status_code == 404
 
 
