@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import signal
+from collections.abc import Coroutine
 from functools import partial
+from typing import Any
 
 from node_daemon.asks.answers import Answers
 from node_daemon.hypervisor.console_log import keep_small
@@ -79,6 +81,15 @@ def firewall_of(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> Firewa
     return HostFirewall(names, bus_addresses(settings.nats_url), partial(forget, hypervisor))
 
 
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Finish `work`, although a task that ends is cancelled again every half second."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    await task
+
+
 async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     """Connect to NATS and work until cancelled."""
     host = this_host()
@@ -106,5 +117,5 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
             essential.start("console logs", keep_small(disks.consoles))
             await essential.for_ever()
     finally:
-        await firewall.close()
+        await to_the_end(firewall.close())
         await connection.close()
