@@ -4,11 +4,13 @@ Each credential sends each request of the table, all of them are answered, and e
 """
 
 import asyncio
+import json
 import re
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from runtime import subjects
 from runtime.bus.accounts.table import (
     API,
     IMPORTED_API,
@@ -125,11 +127,40 @@ async def test_an_acknowledgement_is_stored_nowhere(guarded: Guarded) -> None:
                 before = await state(guarded)
                 for target in targets():
                     await nc.publish(subject, b"x", reply=target)
-                await guarded.settled()
-                await asyncio.sleep(0.1)
+                await nc.request(subject, b"x", timeout=10)  # stored after the others
                 after = await state(guarded)
                 changed = {name for name in before if before[name][1] != after[name][1]}
                 assert len(changed) == 1, (credential, row.subject, changed)
+
+
+async def test_handlers_delete_and_purge_nothing_by_an_answer(guarded: Guarded) -> None:
+    """Except with a direct get or a pull, whose answers may be empty: SECURITY.md names this limit."""
+    await fill(guarded)
+    before = await state(guarded)
+    nc, consumer = guarded.connections["handlers"], {"name": "mine", "deliver_policy": "all", "ack_policy": "none"}
+    for stream in STREAMS:
+        create = json.dumps({"stream_name": stream, "config": consumer}).encode()
+        await nc.request(f"{API}.CONSUMER.CREATE.{stream}.mine", create)
+    targets = [f"{API}.STREAM.{verb}.{stream}" for verb in ("DELETE", "PURGE") for stream in STREAMS]
+    for stream in STREAMS:
+        for call, body in (
+            (f"STREAM.INFO.{stream}", b""),
+            (f"STREAM.MSG.GET.{stream}", b'{"seq":1}'),
+            (f"CONSUMER.INFO.{stream}.mine", b""),
+        ):
+            for target in targets:
+                await nc.publish(f"{API}.{call}", body, reply=target)
+    for row, subject in requests("handlers"):
+        if row.subject in STORED:
+            for target in targets:
+                await nc.publish(subject, b"", reply=target)
+    await guarded.settled()
+    await asyncio.sleep(0.5)
+    after = await state(guarded)
+    assert after.keys() == before.keys()
+    limited = (subjects.WANTED, subjects.LEASES, subjects.MANAGERS, subjects.HEALTH, subjects.REPORTS)
+    assert all(after[name][0] >= before[name][0] for name in before if name not in limited)
+    assert all(after[name][0] > 0 for name in limited)
 
 
 async def test_a_node_answers_what_it_was_asked_once_and_nothing_else(guarded: Guarded) -> None:
