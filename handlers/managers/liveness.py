@@ -157,8 +157,13 @@ class Liveness:
         return Silence(lease=lease, seconds=max(0.0, time.monotonic() - max(heard, self._listens_since())))
 
     def silence(self, node_id: str) -> float:
-        """Seconds since the last heartbeat of a node."""
-        return time.monotonic() - max(self._heard.get(node_id, 0.0), self._listens_since())
+        """Seconds since the last heartbeat of a node, or since its daemon got the lease, if that was just now."""
+        silent = time.monotonic() - max(self._heard.get(node_id, 0.0), self._listens_since())
+        known = self._world.node(node_id)
+        if known is None or known.holder is None:
+            return silent
+        age = (now() - known.holder.since).total_seconds()
+        return min(silent, age) if 0 <= age <= self._timeout else silent
 
     def _listens_since(self) -> float:
         """The time since when this process can receive heartbeats. A lost connection is noticed at the next call."""

@@ -24,7 +24,7 @@ def beat(node: str, free: int | None, *, lease: int = 1, says: bool = True) -> b
 
 
 def liveness(timeout: float = 600) -> Liveness:
-    known = SimpleNamespace(lease=1, holder=SimpleNamespace(boot="b", pid=1, host="h"))
+    known = SimpleNamespace(lease=1, holder=SimpleNamespace(boot="b", pid=1, host="h", since=datetime.now(UTC)))
     world = SimpleNamespace(node=lambda _: known)
     return Liveness(cast(EventStore, None), cast(World, world), timeout)
 

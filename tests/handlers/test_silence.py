@@ -23,9 +23,8 @@ class Cloud:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
-        self.node = SimpleNamespace(
-            id="n", lost=False, retired_at=None, lease=1, holder=SimpleNamespace(boot="b", pid=1, host="h")
-        )
+        self.holder = SimpleNamespace(boot="b", pid=1, host="h", since=datetime(2026, 1, 1, tzinfo=UTC))
+        self.node = SimpleNamespace(id="n", lost=False, retired_at=None, lease=1, holder=self.holder)
         self.bus = SimpleNamespace(is_connected=True, stats={"reconnects": 0})
         world: Any = SimpleNamespace(node=lambda _: self.node, nodes=lambda: [self.node], vms=lambda: iter(()))
         store = cast(EventStore, None)
@@ -90,3 +89,10 @@ async def test_that_nobody_can_be_heard_is_no_sign_of_life(cloud: Cloud) -> None
     assert not await cloud.accused(), "it was not heard since"
     cloud.beat()
     assert await cloud.accused(), "it is back"
+
+
+async def test_a_daemon_that_has_just_got_the_lease_is_not_silent_yet(cloud: Cloud) -> None:
+    cloud.now += 2 * TIMEOUT
+    assert await cloud.accused()
+    cloud.holder.since = datetime.now(UTC)
+    assert not await cloud.accused()
