@@ -23,6 +23,7 @@ from runtime.bus.accounts.table import A_NODE, MAINTENANCE
 from runtime.bus.login import login
 from runtime.local.child import Child, free_port, spawn
 from runtime.local.servers import start_nats, start_postgres
+from runtime.node_keys import give, node_keys
 from runtime.settings import Common
 from runtime.tasks.tasks import heed_cancellation
 
@@ -98,6 +99,7 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
         server = await start_nats(folder, accounts=authority)
         stack.push_async_callback(server.stop)
         authority.renew(A_NODE, NODE)
+        give(node_keys(folder / "node.keys"), NODE, folder / "node" / "node.key")
         postgres = await start_postgres(folder)
         stack.push_async_callback(postgres.stop)
         made = Cloud(folder, server.url, free_port())

@@ -150,7 +150,15 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         commands=commands,
         turns=turns,
         liveness=liveness,
-        registration=Registration(store, liveness, leases, settings.lease_seconds, malformed, liveness.proofs),
+        registration=Registration(
+            store,
+            liveness,
+            leases,
+            settings.lease_seconds,
+            malformed,
+            liveness.proofs,
+            keyed=not settings.unsigned_nodes,
+        ),
         joining=Joining(
             store, bus_of(settings), signer(settings), settings.node_credential_hours * 3600, nodes, malformed
         ),

@@ -266,6 +266,8 @@ class GatewaySettings(Database, Listening, Oidc, Keyed):
 class HandlersSettings(Vaulted, Keyed):
     #: file with the root of the nodes' keys; handlers create it at their first start
     node_keys_file: Path | None = None
+    #: let nodes register for the first time that have no key, so that what they say proves nothing
+    unsigned_nodes: bool = False
     #: GiB of checked images that are stored for nodes, in addition to those that VMs were made from; 0 for no limit
     image_store_gib: float = Field(default=50.0, ge=0)
     #: number of virtual CPUs that may be reserved per CPU of a host

@@ -36,7 +36,7 @@ MOST_LOGGED = 1000
 
 class Registration:
     """Answers nodes that register or leave. `lease_seconds`: silence after which another daemon may get a lease.
-    `proofs` None: what nodes send is not checked (in tests only).
+    `proofs` None: what nodes send is not checked (in tests only). `keyed`: a node that is new has to sign.
     """
 
     def __init__(
@@ -47,6 +47,8 @@ class Registration:
         lease_seconds: float,
         malformed: Malformed | None = None,
         proofs: Proofs | None = None,
+        *,
+        keyed: bool = False,
     ) -> None:
         self._store = store
         self._liveness = liveness
@@ -54,6 +56,7 @@ class Registration:
         self._lease_seconds = lease_seconds
         self._malformed = malformed or Malformed()
         self._proofs = proofs
+        self._keyed = keyed
         self._logged: dict[tuple[str, str], None] = {}
 
     async def register(self, node_id: str, request: Introduction, *, signed: bool = False) -> LeaseGranted | Challenged:
@@ -79,6 +82,7 @@ class Registration:
             silence=self._liveness.silence_of_holder(node_id),
             patience=self._lease_seconds,
             signed=signed,
+            keyed=self._keyed,
             latest=latest if signed else None,
         )
         context = Context(actor=f"node:{node_id}")

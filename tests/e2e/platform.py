@@ -54,6 +54,7 @@ class Platform:
             "NEBULA_HTTP_PORT": str(self.port),
             "NEBULA_SEED_PORT": str(self.seed_port),
             "NEBULA_NODE": "e2e",
+            "NEBULA_UNSIGNED_NODES": "false",
             "NEBULA_IMAGE_HOSTS": "127.0.0.1",
             "NEBULA_IMAGE_PATHS": f"{self.home}:{os.environ.get('NEBULA_HOME') or default_home()}/cache",
             "NEBULA_URL": self.url,

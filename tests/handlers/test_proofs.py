@@ -15,11 +15,12 @@ import pytest
 import domain.node
 from domain.base import Rejected
 from domain.contract import Challenged, Heartbeat, Introduction, LeaseGranted, Leaving, NodeInfo, NodeReport, Power
-from domain.node import Node, evolve as evolve_node
+from domain.node import Node, RegisterNode, evolve as evolve_node
 from eventstore.documents import Documents
-from eventstore.log.envelope import Ref
+from eventstore.log.envelope import Context, Ref
 from eventstore.log.judge import Tip
 from eventstore.log.store import EventStore, Loaded
+from handlers.apply import apply
 from handlers.managers.liveness import Liveness
 from handlers.world.world import World
 from runtime import subjects
@@ -189,7 +190,7 @@ class Signing:
 async def side(servers_home: Path) -> AsyncIterator[WriteSide]:
     home = servers_home / f"proofs-{uuid.uuid4().hex[:8]}"
     home.mkdir()
-    async with write_side(home, NEBULA_NODE_TIMEOUT="600") as made:
+    async with write_side(home, NEBULA_NODE_TIMEOUT="600", NEBULA_UNSIGNED_NODES="false") as made:
         await made.start()
         await made.cloud()
         yield made
@@ -257,7 +258,15 @@ async def test_an_earlier_registration_sent_again_takes_no_lease(
 
 
 async def test_a_node_of_an_earlier_version_goes_on_without_until_it_signs(side: WriteSide) -> None:
+    """A new name has to sign. So this node has registered before, as in a log of an earlier version."""
     node = Signing(side, "earlier")
+    refused = await node.register(given=None)
+    assert refused["problem"]["code"] == "node_unsigned" and await node.state() is None
+    command = RegisterNode(
+        node=node.name, at=datetime.now(UTC), info=node.introduction().info, daemon=daemon(node.name)
+    )
+    before = Ref("system", "node", node.name)
+    await apply(side.store, before, domain.node.decide, domain.node.evolve, command, Context(actor="node:earlier"))
     assert (await node.register(given=None))["ok"]["lease"] == 1
     assert (state := await node.state()) is not None and not state.signs
     challenge = (await node.register(boot="new", heir=True))["ok"]["challenge"]
