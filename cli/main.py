@@ -13,6 +13,7 @@ from cli.client.command import root
 from cli.client.errors import CliError, Exit, Usage
 from cli.commands import (
     access,
+    bus,
     catalog,
     console,
     contexts,
@@ -175,6 +176,7 @@ status.register(app, USE)
 vault.register(app)
 keys.register(app)
 views.register(app)
+bus.register(app, RUN)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

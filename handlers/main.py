@@ -183,10 +183,12 @@ def bus_of(settings: HandlersSettings) -> Bus:
 
 def signer(settings: HandlersSettings) -> Signer:
     """Makes credentials of nodes, if this process has the key for that. Raises CannotRun."""
-    file = settings.home / "bus" / "node-signer"
+    file = settings.node_signer_path
     try:
         return signer_of(file).credentials
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if settings.node_signer_file is not None:
+            raise CannotRun(f"cannot read NEBULA_NODE_SIGNER_FILE: {error.strerror}: {file}") from error
         return unsigned  # a bus without accounts
     except (OSError, ValueError) as error:
         raise CannotRun(f"{file} cannot be used: {error}") from error

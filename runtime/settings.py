@@ -286,10 +286,27 @@ class HandlersSettings(Vaulted, Keyed):
     checkpoint_seconds: float = Field(default=60.0, ge=1, le=86400)
     #: number of tries before a stored message is parked
     max_deliver: int = Field(default=10, ge=1, le=1000)
+    #: file with the key that signs credentials of nodes, which the authority of the bus makes
+    node_signer_file: Path | None = None
 
     @property
     def node_keys_path(self) -> Path:
         return self.node_keys_file or self.home / "node.keys"
+
+    @property
+    def node_signer_path(self) -> Path:
+        return self.node_signer_file or self.home / "bus" / "node-signer"
+
+
+class AuthoritySettings(Common):
+    """The authority of a bus whose server and roles are started one by one. Its home has all keys of the bus."""
+
+    #: folder in which a folder of each role gets the files that the role needs
+    bus_files: Path = Path("/var/lib/nebula-bus")
+    #: folder in which the NATS server keeps the accounts, as the server sees it
+    bus_resolver: Path = Path("/var/lib/nats/accounts")
+    #: log of the NATS server, in which it says which messages it refuses; without it they are not recorded
+    bus_log: Path | None = None
 
 
 class ProjectionsSettings(Database, Vaulted, Keyed):

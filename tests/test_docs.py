@@ -19,7 +19,7 @@ from gateway.commands.actions import ACTIONS
 from handlers.commands.routes import ROUTES
 from projections.operation_rows import OperationView
 from runtime import subjects
-from runtime.settings import Common, NodeSettings
+from runtime.settings import AuthoritySettings, Common, NodeSettings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,7 +50,7 @@ def of(*kinds: type[Common]) -> dict[str, list[Any]]:
     return found
 
 
-KNOWN = of(UpSettings, NodeSettings, DemoSettings)
+KNOWN = of(UpSettings, NodeSettings, AuthoritySettings, DemoSettings)
 STREAMS = {value for value in vars(subjects).values() if isinstance(value, str) and value.startswith("NEBULA_")}
 
 

@@ -83,8 +83,10 @@ class Accounts:
         await self.refusals.run()
 
     @asynccontextmanager
-    async def serving(self, settings: Common) -> AsyncIterator[list[bus.Connection]]:
-        """Answer requests to revoke. `settings`: those of a connection to the bus. Raises CannotRun."""
+    async def serving(self, settings: Common, log: Path | None) -> AsyncIterator[list[bus.Connection]]:
+        """Answer requests to revoke. `settings`: those of a connection to the bus; `log`: of the server, if it can be
+        read here. Raises CannotRun.
+        """
         async with AsyncExitStack() as stack:
             connections = []
             for role in (SYSTEM, AUTHORITY):
@@ -94,6 +96,6 @@ class Accounts:
                 connections.append(connection)
             self.system, answering = connections
             await revoking.serve(answering, self.system, self.authority)
-            self.refusals = BusRefusals(answering, self.system, settings.home / "log" / "nats.log")
+            self.refusals = BusRefusals(answering, self.system, log)
             await self.refusals.listen()
             yield connections

@@ -90,10 +90,10 @@ def actor(name: str) -> str | None:
 
 class BusRefusals:
     """Records what is refused. `nc`, `system`: connections of the roles `authority` and `system`; `file`: the server's
-    log.
+    log; None if it cannot be read here, and then only refused connections are recorded.
     """
 
-    def __init__(self, nc: Client, system: Client, file: Path) -> None:
+    def __init__(self, nc: Client, system: Client, file: Path | None) -> None:
         self._nc = nc
         self._system = system
         self._file = file
@@ -136,6 +136,8 @@ class BusRefusals:
 
     def _read(self) -> list[str]:
         """The new lines of the log; at the first look, those since the last start of the server. Raises OSError."""
+        if self._file is None:
+            return []
         size = self._file.stat().st_size
         with self._file.open("rb") as file:
             if self._offset is None:

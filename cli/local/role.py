@@ -25,7 +25,11 @@ ROLES = {
 
 #: The role `node` with simulated nodes.
 SIMULATION = "simulation"
-PROGRAMS = {**ROLES, SIMULATION: ("node_daemon.simulation.fleet", "SimulationSettings")}
+PROGRAMS = {
+    **ROLES,
+    SIMULATION: ("node_daemon.simulation.fleet", "SimulationSettings"),
+    "authority": ("cli.local.bus_authority", "AuthoritySettings"),
+}
 
 
 def serve(role: str, pid_file: Path | None = None) -> None:

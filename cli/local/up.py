@@ -186,7 +186,8 @@ async def platform(settings: UpSettings) -> None:
         connections = []
         if accounts is not None:
             trusted = {"nats_url": nats_url, "nats_ca": None if tls is None else tls.authority}
-            connections = await stack.enter_async_context(accounts.serving(settings.model_copy(update=trusted)))
+            serving = accounts.serving(settings.model_copy(update=trusted), settings.home / "log" / "nats.log")
+            connections = await stack.enter_async_context(serving)
         essential = await stack.enter_async_context(Essential())
         essential.start("log files", keep_small(settings.home / "log", settings.log_mib * MIB))
         if tls is not None:

@@ -26,7 +26,7 @@ async def test_a_server_that_cannot_store_is_started_again(open_folder: Path) ->
         start = partial(start_nats, open_folder, port=free_port(), accounts=accounts.authority)
         async with kept("nats", start, FullDisk(lines.append, accounts.write_error).watch) as server:
             settings = Common(home=open_folder, nats_url=server.url)
-            async with accounts.serving(settings):
+            async with accounts.serving(settings, None):
                 mine = settings.model_copy(update={"nats_creds": accounts.file("handlers")})
                 nc = await bus.connect(mine, "tests")
                 await streams.ensure_all(nc.jetstream(), 1)

@@ -144,6 +144,16 @@ class Authority:
 
     def configuration(self, base: Path) -> Path:
         """Write the configuration of the server: `base` with the accounts. Returns its file. Raises OSError."""
+        file = self.folder / "nats.conf"
+        put(file, self.configured(base, self.resolver))
+        return file
+
+    def configured(self, base: Path, resolver: Path, *, preload: bool = False) -> str:
+        """The configuration of a server that keeps the JWTs of the accounts in `resolver`.
+
+        `preload`: the configuration has these JWTs, for a server whose folder nobody else writes to; it keeps those
+        that are newer. Raises OSError.
+        """
         system = self.public[Account.SYS]
         lines = [
             base.read_text(),
@@ -153,14 +163,15 @@ class Authority:
             f"system_account: {system}",
             "resolver: {",
             "  type: full",
-            f"  dir: {json.dumps(str(self.resolver))}",
+            f"  dir: {json.dumps(str(resolver))}",
             "  allow_delete: false",
             '  interval: "2m"',
             "}",
         ]
-        file = self.folder / "nats.conf"
-        put(file, "\n".join(lines) + "\n")
-        return file
+        if preload:
+            accounts = [f"  {self.public[which]}: {self.account(which)}" for which in Account]
+            lines += ["resolver_preload: {", *accounts, "}"]
+        return "\n".join(lines) + "\n"
 
     # ── revocation ──────────────────────────────────────────────────────────────────────────────────────────────
 

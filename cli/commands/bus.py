@@ -1,0 +1,59 @@
+"""`nebula bus`: the keys and credentials of a bus whose server and roles are started one by one.
+
+`nebula up` does the same for its own bus. The modules are imported when a command runs.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.client import output
+from cli.client.errors import CliError
+
+bus = typer.Typer(help="The keys and credentials of a bus that `nebula up` does not start.", no_args_is_help=True)
+
+
+def register(app: typer.Typer, panel: str) -> None:
+    app.add_typer(bus, name="bus", rich_help_panel=panel)
+
+
+@bus.command("init")
+def init() -> None:
+    """Make the keys of the bus, and the files of the server and of each role (NEBULA_BUS_FILES). Repeatable.
+
+    Run it before the NATS server, which reads `server/nats.conf`.
+    """
+    from cli.local.bus_authority import of
+    from runtime.settings import AuthoritySettings, read
+
+    settings = read(AuthoritySettings)
+    of(settings).renew()
+    output.emit(str(settings.bus_files))
+
+
+@bus.command("serve")
+def serve() -> None:
+    """Run the process that renews credentials of roles, revokes those of nodes, and records what the bus refuses."""
+    from cli.local.role import serve
+
+    serve("authority")
+
+
+@bus.command("adopt")
+def adopt(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of its streams (NEBULA_NATS_STORE).")],
+) -> None:
+    """Give the streams of a stopped server that had no accounts to the account of the log."""
+    from cli.local.bus_authority import of
+    from runtime.bus.accounts.table import Account
+    from runtime.local import adopt
+    from runtime.local.child import ServerError
+    from runtime.settings import AuthoritySettings, read
+
+    account = of(read(AuthoritySettings)).authority.public[Account.CONTROL]
+    try:
+        done = adopt.adopt(store, account)
+    except ServerError as error:
+        raise CliError(str(error)) from error
+    output.emit("adopted" if done else "nothing to adopt")

@@ -1,0 +1,96 @@
+"""The authority of the bus for a platform whose server and roles start one by one, as in compose.yaml and deploy/.
+
+It puts what each role needs into a folder of its own, and nothing else:
+
+    <role>/bus.creds        who the role is on the bus: of gateway, handlers, projections and guest-data
+    handlers/node-signer    the key that signs credentials of nodes
+    server/nats.conf        the configuration of the server; it has no secret
+
+A folder that exists keeps its owner and group. The files are readable for that group, so that each role may be another
+user than the authority.
+"""
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.local.accounts import Accounts
+from runtime import logs
+from runtime.bus.accounts.authority import Authority
+from runtime.bus.accounts.table import GATEWAY, GUEST_DATA, HANDLERS, PROJECTIONS, SYSTEM, Account
+from runtime.files.files import put
+from runtime.files.private import passable
+from runtime.local.servers import NATS_CONF
+from runtime.settings import AuthoritySettings
+from runtime.tasks.essential import Essential, until_stopped
+
+log = logs.get(__name__)
+
+#: The roles that get a credential. The others are the authority's own, or an operator's.
+GIVEN = (GATEWAY, HANDLERS, PROJECTIONS, GUEST_DATA)
+SERVER = "server"
+#: Permissions of the files, and of a folder that is made here.
+FILE, FOLDER = 0o640, 0o750
+
+
+@dataclass
+class Deployed(Accounts):
+    """`files`: the folder with the folders of the roles; `resolver`: where the server keeps the accounts."""
+
+    files: Path = Path()
+    resolver: Path = Path()
+
+    def renew(self) -> None:
+        """Renew what expires soon, and put everything where its reader finds it. Raises OSError."""
+        super().renew()
+        self.authority.write()
+        for role in GIVEN:
+            self._give(role, "bus.creds", self.authority.file(role).read_text())
+        self._give(HANDLERS, "node-signer", self.authority.signer_file.read_text())
+        self._give(SERVER, "nats.conf", self.authority.configured(NATS_CONF, self.resolver, preload=True))
+
+    def _give(self, reader: str, name: str, content: str) -> None:
+        folder = passable(self.files) / reader
+        if not folder.exists():
+            folder.mkdir()
+            folder.chmod(FOLDER if reader != SERVER else 0o755)
+        file = folder / name
+        mode = FILE if reader != SERVER else 0o644
+        put(file, content, mode)
+        file.chmod(mode)  # without the umask
+
+
+def of(settings: AuthoritySettings) -> Deployed:
+    """Raises OSError, WrongKey."""
+    return Deployed(Authority(settings.home), None, files=settings.bus_files, resolver=settings.bus_resolver)
+
+
+async def run(settings: AuthoritySettings) -> None:
+    """Renew credentials, revoke those of nodes, record what the bus refuses, until SIGTERM or SIGINT.
+
+    Raises CannotRun, OSError, WrongKey.
+    """
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await until_stopped(stop, keep(settings))
+    log.info("the authority of the bus stopped")
+
+
+async def keep(settings: AuthoritySettings) -> None:
+    """The same, for ever."""
+    accounts = of(settings)
+    await asyncio.to_thread(accounts.renew)
+    async with accounts.serving(settings, settings.bus_log) as connections, Essential() as essential:
+        system = accounts.system
+        assert system is not None, f"a connection of the role {SYSTEM}"
+        for which in Account:
+            if which is not Account.SYS:
+                await accounts.authority.push(system, which)  # such as permissions of a newer version
+        for nc in connections:
+            essential.start("bus", nc.until_ended())
+        essential.start("credentials", accounts.keep())
+        essential.start("refusals of the bus", accounts.record_refusals())
+        log.info("the authority of the bus runs", files=str(settings.bus_files))
+        await essential.for_ever()
