@@ -13,15 +13,17 @@ COPY . .
 RUN uv pip install --no-cache --no-deps --no-build-isolation --editable .
 
 FROM python:3.12.12-slim-bookworm
-# The node's part: libvirt's client library and qemu-img. The daemons are the host's.
+# The node's part: libvirt's client library, qemu-img and the host's firewall. The daemons are the host's.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libvirt0 qemu-utils \
+ && apt-get install -y --no-install-recommends libvirt0 qemu-utils iptables ebtables \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --home-dir /var/lib/nebula --create-home nebula
 COPY --from=build /opt/nebula /opt/nebula
 ENV PATH=/opt/nebula/.venv/bin:$PATH PYTHONUNBUFFERED=1 NEBULA_HOME=/var/lib/nebula NEBULA_LOG_FORMAT=json
+RUN install -d -o nebula -g nebula -m 711 /var/lib/nebula-bus
 USER nebula
-RUN mkdir -m 700 /var/lib/nebula/keys /var/lib/nebula/guest-data /var/lib/nebula/pepper
+RUN mkdir -m 700 /var/lib/nebula/keys /var/lib/nebula/event-keys /var/lib/nebula/guest-data /var/lib/nebula/pepper \
+ && cd /var/lib/nebula-bus && mkdir -m 700 gateway handlers projections guest-data && mkdir -m 755 server
 HEALTHCHECK --interval=10s --timeout=5s CMD ["python", "-c", "import os; os.kill(1, 0)"]
 ENTRYPOINT ["nebula"]
 CMD ["--help"]

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from cli.local.bus_authority import GIVEN, SERVER
 from cli.local.role import PROGRAMS
 from runtime.local.servers import NATS_CONF, POSTGRES_ROLES
 from runtime.settings import (
+    AuthoritySettings,
     Common,
     GatewaySettings,
     GuestDataSettings,
@@ -61,6 +63,13 @@ def test_every_service_is_confined(name: str) -> None:
     assert name in ("postgres", "node") or "cap_add" not in service
 
 
+def test_the_node_has_the_rights_of_its_unit_and_the_programs_of_its_firewall() -> None:
+    unit = (ROOT / "deploy" / "nebula-node.service").read_text()
+    allowed = re.findall(r"CAP_(\w+)", unit.split("CapabilityBoundingSet=")[1].splitlines()[0])
+    assert sorted(SERVICES["node"]["cap_add"]) == sorted(allowed)
+    assert re.search(r"apt-get install .*\biptables ebtables\b", DOCKERFILE.split("FROM ")[2])
+
+
 @pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" not in service])
 def test_images_of_others_are_pinned(name: str) -> None:
     assert PINNED.fullmatch(SERVICES[name]["image"])
@@ -79,17 +88,65 @@ def test_keys_only_where_they_are_needed() -> None:
         return " ".join(SERVICES[service].get("volumes", []))
 
     assert "home:" not in mounts("gateway")
-    assert mounts("gateway").split() == ["pepper:/var/lib/nebula/pepper", "event-keys:/var/lib/nebula/event-keys:ro"]
+    assert mounts("gateway").split() == [
+        "bus-gateway:/var/lib/nebula-bus/gateway:ro",
+        "pepper:/var/lib/nebula/pepper",
+        "event-keys:/var/lib/nebula/event-keys:ro",
+    ]
     assert "home:" not in mounts("projections"), "the key that signs the log is the handlers' alone"
     assert "keys:/var/lib/nebula/keys:ro" in mounts("projections")
-    assert mounts("guest-data") == "guest-data:/var/lib/nebula/guest-data", "its copies alone"
+    assert mounts("guest-data").split() == [
+        "bus-guest-data:/var/lib/nebula-bus/guest-data:ro",
+        "guest-data:/var/lib/nebula/guest-data",
+    ], "its credential and its copies alone"
     assert "NEBULA_POSTGRES_DSN" not in SERVICES["handlers"]["environment"]
     assert [name for name in SERVICES if "secrets" in SERVICES[name]] == ["gateway"]
+
+
+def test_the_bus_has_accounts_and_each_role_its_own_credential() -> None:
+    """The authority alone has the keys; the server reads a configuration without secrets; others read one volume."""
+    readers: dict[str, set[str]] = {}
+    for name, service in SERVICES.items():
+        for mount in service.get("volumes", []):
+            readers.setdefault(mount.split(":")[0], set()).add(name)
+    makers = {"bus-init", "authority"}
+    assert readers["bus-keys"] == makers
+    assert readers["bus-server"] == makers | {"nats"}
+    for role in GIVEN:
+        folder = f"{AuthoritySettings().bus_files}/{role}"
+        assert readers[f"bus-{role}"] == makers | {role}
+        assert f"bus-{role}:{folder}:ro" in SERVICES[role]["volumes"]
+        assert f"bus-{role}:{folder}" in SERVICES["authority"]["volumes"]
+        assert SERVICES[role]["environment"]["NEBULA_NATS_CREDS"] == f"{folder}/bus.creds"
+    assert SERVICES["authority"]["volumes"] == SERVICES["bus-init"]["volumes"]
+    nats = SERVICES["nats"]
+    assert nats["command"][:2] == ["--config", f"{AuthoritySettings().bus_files}/{SERVER}/nats.conf"]
+    assert not [word for word in nats["command"] if "http" in word], "who may connect is told to nobody"
+    store = nats["environment"]["NEBULA_NATS_STORE"]
+    assert Path(store) in Path(SERVICES["authority"]["environment"]["NEBULA_BUS_RESOLVER"]).parents
+    assert any(mount.split(":")[1:] == [store] for mount in nats["volumes"]), "it can be written to"
+    assert nats["depends_on"] == {"bus-init": {"condition": "service_completed_successfully"}}
+
+
+@pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" in service])
+def test_a_new_volume_belongs_to_the_user_of_the_image(name: str) -> None:
+    """A named volume gets the owner of the folder in the image; without such a folder it is root's."""
+    made = re.findall(r"mkdir -m \d+ ([^&\n\\]+)", DOCKERFILE)
+    folders = {
+        folder if folder.startswith("/") else f"/var/lib/nebula-bus/{folder}"
+        for group in made
+        for folder in group.split()
+    }
+    for mount in SERVICES[name].get("volumes", []):
+        volume, folder = mount.split(":")[:2]
+        if volume in COMPOSE["volumes"]:
+            assert folder in folders | {"/var/lib/nebula"}, f"{volume} of {name}"
 
 
 def test_only_what_is_named_goes_into_the_image() -> None:
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert rules[0] == "*"
+    assert {"**/*.creds", "**/*.seed"} <= set(rules)
     named = {rule[1:] for rule in rules if rule.startswith("!")}
     assert all((ROOT / name).exists() for name in named)
     for secret in ("tokens", ".env", ".git", "master.key", "deploy"):
@@ -104,6 +161,8 @@ ROLES: dict[str, type[Common]] = {
     "projections": ProjectionsSettings,
     "guest-data": GuestDataSettings,
     "node": NodeSettings,
+    "bus-init": AuthoritySettings,
+    "authority": AuthoritySettings,
 }
 #: Every place that may be written to in a container whose root is read-only, by role.
 WRITABLE = {
@@ -112,6 +171,19 @@ WRITABLE = {
     "projections": [],
     "guest-data": [],
     "node": ["/var/lib/nebula"],
+    "bus-init": ["/var/lib/nebula"],
+    "authority": ["/var/lib/nebula"],
+}
+#: Values of the variables that are passed on if they are set.
+PASSED_ON = {
+    "NEBULA_HTTP_NAMES": "cloud.example",
+    "NEBULA_HTTP_ORIGINS": "https://console.example",
+    "NEBULA_OIDC_ISSUER": "https://login.example",
+    "NEBULA_OIDC_AUDIENCE": "nebula",
+    "NEBULA_OIDC_CLIENT_ID": "nebula-cli",
+    "NEBULA_OIDC_SCOPES": "openid",
+    "NEBULA_OIDC_CLAIM": "email",
+    "NEBULA_OIDC_ROLES": '{"claim": "groups", "map": {"ops": "operator"}}',
 }
 
 
@@ -123,7 +195,7 @@ def environment(service: str) -> dict[str, str]:
     def value(found: re.Match[str]) -> str:
         return given.get(found[1]) or found[3] or ""
 
-    own = SERVICES[service]["environment"]
+    own = {name: PASSED_ON[name] if text is None else text for name, text in SERVICES[service]["environment"].items()}
     return fixed | {name: re.sub(r"\$\{(\w+)(:-([^}]*)|:\?[^}]*)?\}", value, str(text)) for name, text in own.items()}
 
 
@@ -140,6 +212,7 @@ def test_each_role_gets_settings_that_it_reads_and_takes(role: str, monkeypatch:
     if isinstance(own, GatewaySettings):
         assert own.tokens_file == Path("/run/secrets") / SERVICES["gateway"]["secrets"][0], "not loopback: needs tokens"
         assert own.http_port == 8700
+        assert own.oidc_issuer == PASSED_ON["NEBULA_OIDC_ISSUER"]
         folder = str(own.pepper_path.parent)
         assert any(mount.split(":")[1] == folder for mount in SERVICES[role]["volumes"])
         assert folder in DOCKERFILE, "the volume is of its user"
@@ -192,7 +265,9 @@ def test_secrets_are_kept_out_last() -> None:
 
 def test_all_that_services_refer_to_is_there() -> None:
     """Volumes, secrets and services that others name; and none is declared for nobody."""
-    assert set(COMPOSE) - {"name", "services", "volumes", "secrets"} == {"x-confined", "x-alive", "x-role"}
+    assert set(COMPOSE) - {"name", "services", "volumes", "secrets"} == {
+        *("x-confined", "x-alive", "x-role", "x-authority")
+    }
     volumes = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])}
     assert {name for name in volumes if not name.startswith((".", "/"))} == set(COMPOSE["volumes"])
     assert {secret for service in SERVICES.values() for secret in service.get("secrets", [])} == set(COMPOSE["secrets"])

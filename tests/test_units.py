@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.local.bus_authority import GIVEN, SERVER
+from runtime.bus.accounts.table import GUEST_DATA
 from runtime.settings import (
+    AuthoritySettings,
     Common,
     GatewaySettings,
     GuestDataSettings,
@@ -22,8 +25,11 @@ ROLES: dict[str, type[Common]] = {
     "projections": ProjectionsSettings,
     "guest-data": GuestDataSettings,
     "node": NodeSettings,
+    "authority": AuthoritySettings,
 }
 UNPRIVILEGED = sorted(ROLES.keys() - {"node"})
+#: Roles with a user of their own on the host of the authority, which renews the credentials of all but itself.
+WITH_USER = ("authority", "gateway", "handlers", "projections")
 #: The secrets that a role is given as files, besides its credential for the bus.
 SECRETS = {
     "gateway": {"NEBULA_PEPPER_FILE", "NEBULA_EVENT_KEYS_FILE"},
@@ -31,6 +37,7 @@ SECRETS = {
     "projections": {"NEBULA_MASTER_KEY_FILE", "NEBULA_EVENT_KEYS_FILE"},
     "guest-data": set(),
     "node": set(),
+    "authority": set(),
 }
 #: From 0 (no exposure) to 10, as `systemd-analyze security` counts it.
 MOST_EXPOSED = {"node": 3.5}
@@ -75,12 +82,27 @@ def test_a_role_without_guests_has_no_right_on_its_host(role: str) -> None:
 
 def test_each_user_is_made_and_none_without_a_unit() -> None:
     users = re.findall(r"^u (\S+)", (DEPLOY / "nebula.sysusers").read_text(), re.MULTILINE)
-    assert users == [user for role in ("gateway", "handlers", "projections") for user in values(role, "User")]
+    assert users == [user for role in WITH_USER for user in values(role, "User")]
     made = subprocess.run(
         ["systemd-sysusers", "--dry-run", DEPLOY / "nebula.sysusers"], capture_output=True, text=True, check=True
     )
     assert "not a valid" not in made.stderr
     assert all(f"user '{user}'" in made.stdout + made.stderr for user in users)
+
+
+def test_each_role_reads_its_own_credential_where_the_authority_renews_it() -> None:
+    lines = [line.split() for line in (DEPLOY / "nebula.tmpfiles").read_text().splitlines() if line[0] != "#"]
+    folders = {path: (mode, owner, group) for _, path, mode, owner, group in lines}
+    base = dict(line.split("=") for line in values("authority", "Environment"))["NEBULA_BUS_FILES"]
+    assert values("authority", "ReadWritePaths") == [base]
+    assert folders.keys() == {base, f"{base}/{SERVER}", *(f"{base}/{role}" for role in GIVEN)}
+    for role in set(GIVEN) & set(WITH_USER):
+        given = dict(line.split("=") for line in values(role, "Environment"))
+        assert given["NEBULA_NATS_CREDS"] == f"{base}/{role}/bus.creds", "not a copy, which would not be renewed"
+        assert folders[f"{base}/{role}"] == ("2750", "nebula-authority", values(role, "Group")[0])
+        others = [other for other in ROLES if other != role and f"{base}/{role}" in unit(other)]
+        assert others == []
+    assert folders[f"{base}/{GUEST_DATA}"] == ("0700", "nebula-authority", "nebula-authority")
 
 
 @pytest.mark.parametrize("role", ROLES)
