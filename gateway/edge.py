@@ -12,7 +12,7 @@ from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.access import tickets
-from gateway.access.auth import OPEN, offered
+from gateway.access.auth import MORE_WITH_TOKEN, OPEN, offered
 from gateway.access.identity import NOBODY, Identity
 from gateway.access.refusals import STATUSES
 from gateway.http import parameters, problems
@@ -75,11 +75,28 @@ class _Call:
         if not self._valid_id:
             raise invalid_parameter("X-Request-Id", "has to be 1 to 128 visible ASCII characters")
         self._gateway.sites.judge(*map(get, (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")))
-        identity = NOBODY if self._scope["path"] in OPEN else await self._identity()
+        identity = await (self._of_open_path() if self._scope["path"] in OPEN else self._identity())
         trace = get(b"traceparent", "")
         self._scope["nebula.caller"] = Caller(
             identity, self.request_id, trace if _TRACEPARENT.fullmatch(trace) else None
         )
+
+    async def _of_open_path(self) -> Identity:
+        """The caller of a path that needs no token. Raises Problem: 401 for a wrong token, which counts as elsewhere.
+
+        A caller that cannot be known now is nobody.
+        """
+        if self._scope["path"] not in MORE_WITH_TOKEN:
+            return NOBODY
+        credential = self._headers.get(b"authorization") or self._of_cookie()
+        if credential is None and self._gateway.access.needed:
+            return NOBODY
+        try:
+            return await self._gateway.access.identify(credential)
+        except Problem as problem:
+            if problem.status != 503:
+                raise
+            return NOBODY
 
     async def _identity(self) -> Identity:
         """The caller: by a token, for a feed by a ticket, for a page by a cookie. Raises Problem: 401, 403, 503."""
@@ -100,6 +117,10 @@ class _Call:
         self._scope["nebula.session"] = session
         return f"Bearer {session.token}"
 
+    def _is_known(self) -> bool:
+        who: Caller | None = self._scope.get("nebula.caller")
+        return who is not None and who.identity is not NOBODY
+
     async def _refused(self, problem: Problem) -> Problem:
         """The answer to a caller that may not do this."""
         who: Caller | None = self._scope.get("nebula.caller")
@@ -109,12 +130,13 @@ class _Call:
     async def send(self, message: Message) -> None:
         if message["type"] in STARTS:
             self._answered = True
-            position = self._scope["nebula.reflects"]
-            if position is None:
-                position = self._gateway.position.value
             headers = message.setdefault("headers", [])
             headers.append((b"x-request-id", self.request_id.encode()))
-            headers.append((b"nebula-position", b"%d" % position))
+            if self._is_known():  # its growth shows others how much happens
+                position = self._scope["nebula.reflects"]
+                if position is None:
+                    position = self._gateway.position.value
+                headers.append((b"nebula-position", b"%d" % position))
             headers.extend(self._gateway.headers.missing(headers))
             seconds = time.perf_counter() - self._started
             self._gateway.metrics.answered(self._scope["nebula.route"], message.get("status", 101), seconds)

@@ -18,7 +18,7 @@ from functools import partial
 from psycopg import OperationalError
 
 from cli.client.command import trust_in
-from cli.client.credentials import CA_FILE, DEFAULT_URL
+from cli.client.credentials import CA_FILE, DEFAULT_URL, Given, target
 from cli.client.errors import CliError, Usage
 from cli.local import home
 from cli.local.accounts import Accounts, settled
@@ -218,7 +218,8 @@ async def platform(settings: UpSettings) -> None:
         say(READY.format(environment=_environment(settings, url)))
         # Entered last, so it ends before the roles: a platform that is being stopped is not unhealthy.
         watching = await stack.enter_async_context(Essential())
-        watching.start("health", print_health(url, trust_in(tls.authority if tls is not None else None)))
+        mine = target(Given(url), Given(), settings.home)
+        watching.start("health", print_health(url, mine.token, trust_in(mine.ca)))
         await essential.during(watching.for_ever())
 
 

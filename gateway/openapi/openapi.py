@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from pydantic_core import to_json
 
 from domain.access import OPEN
+from gateway.access.auth import MORE_WITH_TOKEN
 from gateway.commands import bodies, tokens
 from gateway.commands.accepted import VIEWS
 from gateway.commands.actions import Action
@@ -50,7 +51,7 @@ def document(reads: Iterable[Read], actions: Iterable[Action]) -> bytes:
 
 def described_read(read: Read, schemas: dict[str, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
-    headers = described.ANSWERED
+    headers = described.ANSWERED if read.permission != OPEN else {**described.ECHOED, **statuses.KNOWN_CALLERS}
     feed = read.path.endswith("/feed")
     if feed:
         content = {"text/event-stream": {"schema": {"type": "string"}}}
@@ -87,7 +88,7 @@ def described_read(read: Read, schemas: dict[str, Any]) -> dict[str, Any]:
             "content": {"application/json": {"schema": schema(read.unavailable, schemas)}},
         }
     if read.permission == OPEN:
-        operation["security"] = []
+        operation["security"] = [{}, {"token": []}] if read.path in MORE_WITH_TOKEN else []
     if read.body is not None:
         operation["requestBody"] = {
             "required": True,

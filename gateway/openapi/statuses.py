@@ -6,6 +6,7 @@ from typing import Any
 from domain.access import OPEN, SELF, SELF_EDIT, Permission, least_role
 from domain.kind import Scope
 from domain.kinds import KINDS
+from gateway.access.auth import MORE_WITH_TOKEN
 from gateway.openapi.described import ECHOED, POSITION, header, words
 
 SCHEMAS = "#/components/schemas/"
@@ -71,7 +72,7 @@ _REMEMBERED = (
 def of_a_read(path: str, permission: Permission, method: str, more: tuple[int, ...]) -> frozenset[int]:
     """The statuses of a read other than success."""
     found = {*ALWAYS, *more}
-    if permission != OPEN:
+    if permission != OPEN or path in MORE_WITH_TOKEN:
         found.add(401)
     if "{" in path:
         found.add(404)
@@ -98,8 +99,8 @@ HEADERS: dict[int, dict[str, Any]] = {
     429: {"Retry-After": header({"type": "string", "pattern": "^[0-9]+$"}, "seconds")},
     503: {"Retry-After": header({"type": "string", "pattern": "^[0-9]+$"}, "seconds")},
 }
-BEHIND = {
-    "Nebula-Position": header(POSITION, "the log position of the read models; not from the listener", always=False)
+KNOWN_CALLERS = {
+    "Nebula-Position": header(POSITION, "the log position of the read models; for known callers only", always=False)
 }
 
 PROBLEM = {
@@ -142,7 +143,7 @@ def refusal(status: int) -> dict[str, Any]:
     schema = {"allOf": [{"$ref": SCHEMAS + "Problem"}, {"properties": says}]}
     return {
         "description": text,
-        "headers": {**ECHOED, **BEHIND, **HEADERS.get(status, {})},
+        "headers": {**ECHOED, **KNOWN_CALLERS, **HEADERS.get(status, {})},
         "content": {"application/problem+json": {"schema": schema}},
     }
 

@@ -12,12 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
+from domain.access import STATUS_READ
 from domain.contract import Caller, CommandRequest, HandlersHealth
 from eventstore.log.store import Unavailable
 from gateway.monitoring import unreadable
 from gateway.monitoring.health_memory import PARTS, Manager, Part
 from gateway.monitoring.roles import Report
-from gateway.state import Gateway
+from gateway.state import Gateway, caller
 from projections import upgrade
 from projections.database import ReadModelsUnavailable, progress
 from runtime import subjects
@@ -31,13 +32,16 @@ STILL = 10.0
 
 
 class HealthView(TypedDict):
-    """The health of the platform. Further members are described in docs/http-api.md."""
+    """The health of the platform. Further members, for operators and auditors, are described in docs/http-api.md."""
 
     status: Literal["ok", "degraded", "unavailable"]
 
 
 async def health(gateway: Gateway, request: Request) -> Response:
     """200 if commands are decided, the log stores and the read models are updated; else 503, which names the part.
+
+    Only operators and auditors see the parts. For all others, such as load balancers, the status is `ok` or
+    `unavailable`.
 
     `degraded`: it works, but messages are parked and open, a node cannot read a document, a manager fails at something,
     or a node's clock is wrong. `parked_more`: messages for which there was no room among the parked ones. `malformed`:
@@ -46,6 +50,8 @@ async def health(gateway: Gateway, request: Request) -> Response:
     """
     body = await gateway.health.body(lambda: check(gateway))
     well = body["status"] != "unavailable"
+    if not caller(request).identity.access.may(STATUS_READ):
+        body = {"status": "ok" if well else "unavailable"}
     content = to_json(body, inf_nan_mode="null")  # handlers may send any number
     return Response(content, 200 if well else 503, None if well else {"Retry-After": "1"}, "application/json")
 
