@@ -38,6 +38,8 @@ class ImageServer:
     #: bytes after which each answer breaks off: by hanging up, or by falling silent until `go_on` is set
     cut: int | None = None
     stall: int | None = None
+    #: bytes after which each answer waits for `go_on`, and then continues
+    hold: int | None = None
     #: seconds between pieces of 64 KiB
     slow: float = 0.0
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
@@ -90,14 +92,17 @@ class ImageServer:
         return "206 Partial Content", [f"Content-Range: bytes {start}-{whole - 1}/{whole}"], self.body[start:]
 
     async def _send(self, writer: asyncio.StreamWriter, body: bytes) -> None:
-        sent = 0
+        sent, hold = 0, self.hold
         while sent < len(body):
-            end = min(sent + 65536, *(limit for limit in (self.cut, self.stall, len(body)) if limit is not None))
+            end = min(sent + 65536, *(limit for limit in (self.cut, self.stall, hold, len(body)) if limit is not None))
             writer.write(body[sent:end])
             await writer.drain()
             sent = end
             if sent == self.cut:
                 return
+            if sent == hold:
+                await self.go_on.wait()
+                hold = None
             if sent == self.stall:
                 await self.go_on.wait()
                 return
