@@ -46,7 +46,7 @@ from gateway.operators.parked import ParkedSummary, ParkedView
 from gateway.reads import login, me, reads, tokens
 from gateway.reads.read import Function, Read
 from gateway.session import SessionView
-from gateway.state import Gateway, caller, reflects
+from gateway.state import Gateway, caller, rows_reflect
 from projections import usage
 from projections.books import TABLES
 from projections.images import ImageView
@@ -80,9 +80,9 @@ async def usage_of(gateway: Gateway, request: Request) -> Response:
         state, last = await reads.as_it_was(gateway, PROJECTS, ref, at)
         if state.deleted:
             raise problems.Problem(410, "project_deleted", f"project {project} was deleted at position {last.position}")
-        await gateway.caught_up()
+        await gateway.caught_up()  # (the answer has an earlier position)
         found = await usage.as_of(gateway.pool, project, at, last.position)
-    reflects(request, found["position"])
+    rows_reflect(request, found["position"])
     return reads.answer(found)
 
 

@@ -119,10 +119,12 @@ class Gateway:
         least = parameters.position(request, "min_position")
         if least is not None:
             await self._reached(least, PATIENCE, "not yet at {}")
+            needs(request, least)
         written = self.writes.named(*ids)
         if kind is not None:
             written = max(written, self.writes.by(caller(request).identity.actor, kind))
         await self._reached(written, max(OWN_WRITES, patience), "and your earlier writes are at {}")
+        needs(request, written)
 
     async def _reached(self, position: int, seconds: float, what: str) -> None:
         """Wait for the read models. `what`: text for the problem.
@@ -132,8 +134,7 @@ class Gateway:
         if position <= self.position.value or await self.position.reach(position, seconds):
             return
         await answers(self.pool)  # raises ReadModelsUnavailable if Postgres is the cause
-        detail = f"the read models are at {self.position.value}, {what.format(position)}; try again"
-        raise Problem(503, "position_not_reached", detail)
+        raise behind(self.position.value, what.format(position))
 
     async def within(self, request: Request, name: str, position: int) -> int:
         """Returns the position if the log has reached it. Raises Problem (400), which says where the log ends.
@@ -156,12 +157,15 @@ class Gateway:
             if newest is None or moment > newest.moment:
                 raise beyond(request, name, await self.store.last_position(), "is in the future: ")
 
-    async def caught_up(self) -> None:
+    async def caught_up(self, request: Request | None = None) -> None:
         """Wait until the read models reflect the present end of the log. Then a resource that they lack does not exist.
 
         Raises Problem (503) after a time-out, Unavailable if the log does not answer.
         """
-        await self._reached(await self.store.last_position(), PATIENCE, "the log at {}")
+        end = await self.store.last_position()
+        await self._reached(end, PATIENCE, "the log at {}")
+        if request is not None:
+            needs(request, end)
 
 
 def beyond(request: Request, name: str, end: int, why: str = "") -> Problem:
@@ -185,3 +189,25 @@ def reflects(request: Request, position: int) -> None:
     """Note the log position that the answer to this call reflects."""
     scope: Any = request.scope
     scope["nebula.reflects"] = position
+
+
+def needs(request: Request, position: int) -> None:
+    """Note that the rows for this answer have to reflect a position."""
+    scope: Any = request.scope
+    scope["nebula.needs"] = max(position, scope.get("nebula.needs", 0))
+
+
+def rows_reflect(request: Request, position: int) -> None:
+    """Note the log position of the rows in this answer. Raises Problem (503) if they are older than this read needs.
+
+    A wait before the query is not enough: since the gateway read the checkpoint, Postgres may have lost its newest
+    transactions in a crash, or older read models may have replaced the live ones.
+    """
+    least = request.scope.get("nebula.needs", 0)
+    if position < least:
+        raise behind(position, f"not yet at {least}")
+    reflects(request, position)
+
+
+def behind(position: int, what: str) -> Problem:
+    return Problem(503, "position_not_reached", f"the read models are at {position}, {what}; try again")

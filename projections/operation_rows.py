@@ -223,11 +223,14 @@ _QUERY = """
 """
 
 
-async def get(pool: Pool, operation: str, *, mine: Mine) -> OperationView | None:
-    """One operation; None if it does not exist, or is not of the projects `mine`. Raises ReadModelsUnavailable."""
+async def get(pool: Pool, operation: str, *, mine: Mine) -> tuple[OperationView | None, int]:
+    """One operation, and the log position. None if it does not exist, or is not of the projects `mine`.
+
+    Raises ReadModelsUnavailable.
+    """
     where = "o.id = %(id)s" if mine is None else "o.id = %(id)s AND o.owner = ANY(%(mine)s)"
-    row = (await fetch(pool, _QUERY.format(where=where), {"id": operation, "mine": mine})).row
-    return shown(row) if row else None
+    found = await fetch(pool, _QUERY.format(where=where), {"id": operation, "mine": mine})
+    return (shown(found.row) if found.row else None), found.position
 
 
 def shown(row: DictRow) -> OperationView:

@@ -21,7 +21,7 @@ from gateway.http import parameters
 from gateway.http.parameters import not_found, path_id
 from gateway.http.problems import Problem
 from gateway.reads import waiting
-from gateway.state import Gateway, mine, reflects
+from gateway.state import Gateway, mine, reflects, rows_reflect
 from gateway.writes import ANY
 from projections import aggregates, operation_rows, pages, times
 from projections.aggregates import Aggregates, Found
@@ -54,9 +54,9 @@ async def known(gateway: Gateway, request: Request, table: Aggregates[S, Any], r
     await gateway.fresh(request, ref.id)
     found, position = await aggregates.get(gateway.pool, table, ref, mine=seen)
     if found is None:
-        await gateway.caught_up()
+        await gateway.caught_up(request)
         found, position = await aggregates.get(gateway.pool, table, ref, mine=seen)
-    reflects(request, position)
+    rows_reflect(request, position)
     if found is None:
         raise not_found(table.kind, ref.id)
     return found
@@ -141,14 +141,17 @@ async def operation(gateway: Gateway, request: Request) -> Response:
     seconds = parameters.wait(request)
     await gateway.fresh(request, id_, kind=ANY, patience=seconds)  # another command of the caller may have ended it
     seen = mine(request, OPERATION_READ)
-    found = await operation_rows.get(gateway.pool, id_, mine=seen)
+    found, position = await operation_rows.get(gateway.pool, id_, mine=seen)
     if found is None:
-        await gateway.caught_up()
-        found = await operation_rows.get(gateway.pool, id_, mine=seen)
+        await gateway.caught_up(request)
+        found, position = await operation_rows.get(gateway.pool, id_, mine=seen)
+    rows_reflect(request, position)
     if found is None:
         raise not_found("operation", id_)
     if seconds and not waiting.has_ended(found):
-        found = await waiting.ended(gateway, id_, seconds) or found
+        later, position = await waiting.ended(gateway, id_, seconds)
+        rows_reflect(request, position)
+        found = later or found
     return answer(found)
 
 
@@ -156,8 +159,8 @@ async def operation(gateway: Gateway, request: Request) -> Response:
 
 
 def listed(request: Request, name: str, items: object, following: int | None, position: int) -> Response:
-    """The answer with one page of a list."""
-    reflects(request, position)
+    """The answer with one page of a list. Raises Problem (503) if its rows are older than this read needs."""
+    rows_reflect(request, position)
     token = parameters.token(request, name, following)
     return answer({"items": items, "next_page_token": token, "position": position})
 

@@ -11,7 +11,7 @@ from gateway.http import parameters
 from gateway.http.parameters import not_found, path_id
 from gateway.http.problems import Problem
 from gateway.reads.reads import answer, listed, page_key, shown
-from gateway.state import Gateway, caller, reflects
+from gateway.state import Gateway, caller, rows_reflect
 from projections import aggregates, pages
 from projections.aggregates import Found
 from projections.tokens import TOKENS
@@ -41,14 +41,14 @@ async def one(gateway: Gateway, request: Request) -> Response:
 
     async def visible() -> Found[Token] | None:
         found, position = await aggregates.get(gateway.pool, TOKENS, ref, mine=None)
-        reflects(request, position)
+        rows_reflect(request, position)
         if found is None or not (access.may(TOKEN_READ) or found.state.principal == access.principal):
             return None
         return found
 
     token = await visible()
     if token is None:
-        await gateway.caught_up()
+        await gateway.caught_up(request)
         token = await visible()
     if token is None:
         raise not_found("token", id_)

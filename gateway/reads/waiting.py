@@ -21,8 +21,10 @@ def has_ended(operation: OperationView) -> bool:
     return operation["status"] in ENDED
 
 
-async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationView | None:
-    """The operation when it has ended, or its state after so many seconds. The caller may see it.
+async def ended(gateway: Gateway, operation: str, seconds: float) -> tuple[OperationView | None, int]:
+    """The operation when it has ended, or its state after so many seconds; and the log position of the rows.
+
+    The caller may see it.
 
     Raises ReadModelsUnavailable.
     """
@@ -31,10 +33,10 @@ async def ended(gateway: Gateway, operation: str, seconds: float) -> OperationVi
     pause = FIRST_PAUSE
     while True:
         seen = gateway.position.value
-        found = await operation_rows.get(gateway.pool, operation, mine=None)
+        found, position = await operation_rows.get(gateway.pool, operation, mine=None)
         now = loop.time()
         if (found is not None and has_ended(found)) or now >= deadline or gateway.stop.is_set():
-            return found
+            return found, position
         await gateway.position.reach(seen + 1, deadline - now)
         await asyncio.sleep(min(now + pause, deadline) - loop.time())
         pause = min(pause * GROWTH, LAST_PAUSE)
@@ -44,7 +46,8 @@ async def ended_after(gateway: Gateway, operation: str, position: int, seconds: 
     """The same for a command that was accepted at `position`; None if the rows cannot be queried."""
     await gateway.position.reach(position, seconds)
     try:
-        return await ended(gateway, operation, seconds)
+        found, _ = await ended(gateway, operation, seconds)
+        return found
     except ReadModelsUnavailable:
         return None
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from domain.contract import Power
+from projections import database
 from projections.position import Position
 from runtime.clock_offset import WINDOW
 from tests.gateway.platform import VMS, Platform, frames
@@ -104,6 +105,35 @@ async def test_min_position_waits_and_gives_up(api: Platform, monkeypatch: pytes
     late = await api.http.get(f"{VMS}?min_position={made['position']}")
     assert (late.status_code, late.json()["code"]) == (503, "position_not_reached")
     assert late.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/events?vm={vm}&min_position={position}",
+        f"{VMS}/{{vm}}?min_position={{position}}",
+        f"{VMS}?name=behind-rows",
+        "/v1/operations/{operation}",
+        "/v1/operations?vm={vm}",
+        "/v1/events?limit=1&vm={vm}",
+        "/v1/projects/default/usage?min_position={position}",
+    ],
+)
+async def test_rows_that_went_back_are_not_an_answer(api: Platform, path: str) -> None:
+    """The gateway knows a position that the rows have no longer: Postgres lost its newest transactions in a crash.
+
+    A lock keeps the rows where they are.
+    """
+    await api.get("/v1/projects/default")
+    async with await database.connect(api.dsn, "test") as conn, conn.transaction():
+        await conn.execute("LOCK TABLE checkpoint IN SHARE MODE")
+        made = await api.create(name="behind-rows")
+        api.gateway.position.set(made["position"])
+        named = {"vm": made["vm"]["id"], "operation": made["operation"]["id"], "position": made["position"]}
+        old = await api.http.get(path.format_map(named))
+        assert (old.status_code, old.json()["code"]) == (503, "position_not_reached"), old.text
+    now = await api.get(path.format_map(named))
+    assert now["position"] >= made["position"]
 
 
 async def test_events_by_every_filter(api: Platform) -> None:

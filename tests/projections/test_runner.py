@@ -42,7 +42,7 @@ async def both(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> 
 
 
 async def operation(pool: Pool, id_: str) -> OperationView:
-    found = await operation_rows.get(pool, id_, mine=None)
+    found, _ = await operation_rows.get(pool, id_, mine=None)
     assert found is not None
     return found
 
