@@ -41,10 +41,28 @@ class Given:
 
 
 def target(line: Given, environment: Given, home: Path | None, store: Store | None = None) -> Target:
-    """The platform, the token for it, and the authority of a platform of this machine."""
+    """The platform, the token for it, and its authority."""
     found = _chosen(line, environment, home, store)
-    own = (mine.ca for mine in _local(home) if mine.ca is not None and same(found.url, mine.url))
-    return replace(found, ca=found.ca or next(own, None))
+    return replace(found, ca=found.ca or authority_of(found.url, home, store))
+
+
+def authority_of(url: str, home: Path | None, store: Store | None) -> Path | None:
+    """The only authority to trust for a platform: of a context with its URL, or of a platform of this machine.
+
+    It belongs to the URL, wherever the token comes from. None: the platform has none of its own, as far as is known.
+    An unsafe file of contexts says nothing.
+    """
+    if not url.startswith("https:"):
+        return None
+    try:
+        contexts = store.read() if store is not None else Contexts()
+    except Usage:
+        contexts = Contexts()
+    for name in sorted(contexts.all, key=lambda name: (name != contexts.current, name)):
+        context = contexts.all[name]
+        if context.ca is not None and same(url, context.url):
+            return Path(context.ca)
+    return next((mine.ca for mine in _local(home) if mine.ca is not None and same(url, mine.url)), None)
 
 
 def _chosen(line: Given, environment: Given, home: Path | None, store: Store | None = None) -> Target:

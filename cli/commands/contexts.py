@@ -15,7 +15,7 @@ from cli.client import output
 from cli.client.client import VISIBLE, Client, Document, path
 from cli.client.command import trust_in
 from cli.client.contexts import Context, Contexts, Login, Store
-from cli.client.credentials import same
+from cli.client.credentials import authority_of, same
 from cli.client.errors import CliError, Refused, Unreachable, Usage
 from cli.client.files import readable
 from cli.client.platform_url import HERE, platform_url
@@ -49,6 +49,8 @@ def login(
 
     Without --token-stdin you log in at the platform's OIDC issuer, in a browser on any device; if it has none, you
     are asked for a token. The token is kept in ~/.config/nebula, and is sent to this platform only.
+
+    The authority of an earlier login to this URL is trusted again, and no other, unless --ca names a new one.
     """
     store = _store(context)
     at = platform_url(url)
@@ -56,7 +58,8 @@ def login(
         raise Usage(f"{at.url} has no TLS: everybody on the way could read the token; give an https URL")
     chosen = _free_name(store.read(), name, at.host.strip("[]").replace(":", "-"), at.url)
     found: Login | None = None
-    trust = trust_in(readable(ca) if ca is not None else None)
+    pinned = ca.absolute() if ca is not None else authority_of(at.url, context.obj["home"], store)
+    trust = trust_in(readable(pinned) if pinned is not None else None)
     offer = {} if token_stdin else _offer(Client(at.url, None, note, trust=trust))
     token: str | None = None
     if isinstance(offer.get("oidc"), dict):
@@ -66,7 +69,7 @@ def login(
     elif offer.get("token_needed", True):
         token = _given(token_stdin)
     me = Client(at.url, token, note, trust=trust).get(path("me"))
-    logged_in = Context(at.url, token, found, str(ca.absolute()) if ca is not None else None)
+    logged_in = Context(at.url, token, found, str(pinned) if pinned is not None else None)
     store.update(lambda known: Contexts(chosen, {**known.all, chosen: logged_in}))
     output.line(f"logged in to {at.url} as {me.get('principal')}; the context {chosen} is in use")
 

@@ -514,8 +514,24 @@ def test_a_platform_with_an_authority_of_its_own(free: Nebula, tmp_path: Path, s
         ca.write_bytes(authority.pem)
         assert free("login", url, "--ca", str(ca)).status == 0
         assert free("vm", "list").status == 0
-        assert free("vm", "list", "--url", url.replace("127.0.0.1", "localhost")).status != 0  # it has no token for it
+        assert free("vm", "list", "--url", url.replace("127.0.0.1", "localhost")).status == 0  # the same listener
         assert store.read().all["127.0.0.1"].ca == str(ca)
+
+        # the authority belongs to the URL: for a token of the command line, and for later logins of any name
+        assert free("vm", "list", "--url", url, "--token", "t").status == 0
+        for more in ((), ("--name", "other")):
+            assert free("login", url, *more).status == 0
+        assert {each.ca for each in store.read().all.values()} == {str(ca)}
+        before = len(shown)
+        strange = tmp_path / "strange.pem"
+        strange.write_bytes(ensure_authority(tmp_path / "strange").pem)
+        assert free("login", url, "--ca", str(strange)).status == 3, "the one that is named, and no other"
+        ca.write_bytes(strange.read_bytes())
+        for words in (("login", url), ("vm", "list"), ("vm", "list", "--url", url, "--token", "t")):
+            assert free(*words).status == 3
+        ca.unlink()
+        assert free("login", url).status == 2, "it does not fall back to the authorities of the host"
+        assert len(shown) == before
     finally:
         server.shutdown()
         thread.join()
