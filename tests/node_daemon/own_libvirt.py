@@ -32,13 +32,14 @@ FOLDERS = {
 class OwnLibvirt:
     def __init__(self, home: Path, holder: int) -> None:
         self._home = home
-        self._holder = holder
         self.uri = f"qemu+unix:///system?socket={home}/run/libvirt-sock"
+        self.holder = holder
+        #: runs a command in its network
+        self.inside = ("nsenter", "--target", str(holder), "--net")
 
     async def start(self, daemon: str = "libvirtd") -> None:
-        inside = ("nsenter", "--target", str(self._holder), "--mount", "--net")
         process = await asyncio.create_subprocess_exec(
-            *inside, daemon, "--daemon", "--pid-file", str(self._home / f"{daemon}.pid")
+            *self.inside, "--mount", daemon, "--daemon", "--pid-file", str(self._home / f"{daemon}.pid")
         )
         assert await process.wait() == 0
 
