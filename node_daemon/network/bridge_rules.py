@@ -1,7 +1,9 @@
 """The rules of ebtables: each packet of a guest gets the mark of its project, and reaches no guest of another one."""
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from node_daemon.hypervisor.host_names import GUEST, GUEST_MASK, PROJECT_MASK, HostNames
 from node_daemon.network.chains import Dropped, put_first
@@ -58,6 +60,7 @@ class BridgeRules:
         """
         if guests == self._guests:
             return
+        await protect_bridges(guests)
         wanted = set(guests.items())
         found: dict[str, set[tuple[str, int]]] = {}
         for (table, name), pattern in zip(CHAINS, (_MARK, _GUEST), strict=True):
@@ -76,6 +79,16 @@ class BridgeRules:
         if table == "nat":
             return ("-i", tap, "-j", "mark", "--mark-set", mark, "--mark-target", "CONTINUE")
         return ("-o", tap, "--mark", mark, "-j", "RETURN")
+
+
+async def protect_bridges(taps: Iterable[str]) -> None:
+    """Let the bridges of these interfaces not learn from frames that no rule sees. Raises Refused."""
+    bridges = set()
+    for tap in taps:
+        with contextlib.suppress(OSError):  # it has ended
+            bridges.add(Path("/sys/class/net", tap, "master").readlink().name)
+    for bridge in sorted(bridges):
+        await run("ip", "link", "set", "dev", bridge, "type", "bridge", "no_linklocal_learn", "1")
 
 
 async def remove(names: HostNames) -> None:

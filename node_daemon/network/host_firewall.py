@@ -5,7 +5,11 @@
 - A guest reaches nothing of the host but DHCP, DNS and the data source; and the host's own connections to it go on.
 - A guest reaches guests of its project on this host, and of no other project: not over the bridge, and not by way of
   the host. The mark names the project. Guests of other nodes on the same host count as other projects.
-- It cannot reach the bus by way of the host either.
+- It reaches neither the bus by way of the host, nor the addresses at which clouds tell a host its secrets.
+- The kernel takes frames to 01:80:c2:00:00:0x from the port of a bridge itself, before any rule of bridges sees them.
+  Packets in them are dropped by the name of the interface. A bridge does not learn from them where a MAC address is, or
+  a guest would get what is sent to another one.
+- A guest asks the DHCP server for its own MAC address only, so it cannot end the lease of another one.
 
 Rules are made before a guest starts, and made again if somebody removes them or puts others before them. What is denied
 is counted and logged. The chains of a node are removed with its daemon, unless guests run. Chains of a node whose data

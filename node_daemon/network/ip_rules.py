@@ -19,21 +19,43 @@ log = logs.get(__name__)
 #: An address and a TCP port.
 Place = tuple[str, int]
 
-#: Our chains: what guests reach of the host, what they do not reach elsewhere.
-HOST, ROUTED = "HOST", "ROUTED"
-CHAINS = (("filter", HOST), ("filter", ROUTED), ("mangle", HOST))
+#: Our chains: what guests reach of the host, what they do not reach elsewhere, what no rule of bridges has seen.
+HOST, ROUTED, UNSEEN = "HOST", "ROUTED", "UNSEEN"
+CHAINS = (("filter", HOST), ("filter", ROUTED), ("filter", UNSEEN), ("mangle", HOST))
 #: Tables and chains that jump to ours, and which packets.
 JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("filter", "INPUT", HOST, ()),
     ("filter", "FORWARD", ROUTED, ()),
+    ("filter", "INPUT", UNSEEN, ()),
     ("mangle", "PREROUTING", HOST, ("-m", "addrtype", "--dst-type", "LOCAL")),
 )
 
 _COUNTS = re.compile(r" -c \d+ \d+")
 _REMARK = re.compile(r'--comment "?(nebula:[^\s"]+)"? -j NEBULA-')
 
+#: A classic BPF program: the MAC address of the client in a DHCP message (chaddr) is the source of its frame.
+OWN_MAC = ",".join(
+    (
+        "13",
+        "177 0 0 0",  # X = length of the IP header
+        "64 0 0 36",  # the first 4 bytes of chaddr, after 8 bytes of UDP and 28 of the message
+        "2 0 0 0",
+        "72 0 0 40",  # the last 2 bytes
+        "2 0 0 1",
+        "97 0 0 0",
+        "32 0 0 4292870150",  # the source in the header of the frame (SKF_LL_OFF + 6)
+        "29 0 4 0",  # if it is another one, to the end: no match
+        "97 0 0 1",
+        "40 0 0 4292870154",
+        "29 0 1 0",
+        "6 0 0 65535",
+        "6 0 0 0",
+    )
+)
+#: Where clouds tell a host its secrets. Guests are not routed there.
+METADATA = ("169.254.0.0/16", "fd00:ec2::254/128", "fd20:ce::254/128")
 #: Neighbour discovery, which IPv6 needs; DHCP has other ports.
-_V4 = ("-p udp --dport 67 -j ACCEPT",)
+_V4 = (f'-p udp --dport 67 -m bpf --bytecode "{OWN_MAC}" -j ACCEPT',)
 _V6 = (*(f"-p icmpv6 --icmpv6-type {kind} -j ACCEPT" for kind in (133, 135, 136)), "-p udp --dport 547 -j ACCEPT")
 
 
@@ -68,13 +90,14 @@ class IpRules:
         mark = ("-m", "mark", "--mark", f"{self._names.mark():#x}/{NODE_MASK:#x}")
         remark = ("-m", "comment", "--comment", self._names.remark) if self._names.remark else ()
         for table, chain, target, match in JUMPS:
-            jump = (*mark, *match, *remark, "-j", self._names.chain(target))
+            packets = ("-i", f"{self._names.taps}+") if target == UNSEEN else (*mark, *match)
+            jump = (*packets, *remark, "-j", self._names.chain(target))
             command = (program, "--wait", "-t", table)
             lines = (await output(*command, "-S", chain) or "").splitlines()
             await put_first(lines, command, chain, jump)
 
     def _rules(self, version: int, seeds: list[Place]) -> list[str]:
-        host, routed = self._names.chain(HOST), self._names.chain(ROUTED)
+        host, routed, unseen = (self._names.chain(name) for name in (HOST, ROUTED, UNSEEN))
         allowed = [
             "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
             *(_V4 if version == 4 else _V6),
@@ -83,11 +106,15 @@ class IpRules:
             '-m limit --limit 6/min -j LOG --log-prefix "nebula: guest denied: "',
             "-j DROP",
         ]
-        closed = [f"-p tcp -d {each} --dport {port} -j DROP" for each, port in self._closed if is_of(each, version)]
+        closed = [
+            *(f"-d {each} -j DROP" for each in METADATA if is_of(each, version)),
+            *(f"-p tcp -d {each} --dport {port} -j DROP" for each, port in self._closed if is_of(each, version)),
+        ]
         return [
-            *("*filter", f":{host} - [0:0]", f":{routed} - [0:0]"),
+            *("*filter", f":{host} - [0:0]", f":{routed} - [0:0]", f":{unseen} - [0:0]"),
             *(f"-A {host} {rule}" for rule in allowed),
             *(f"-A {routed} {rule}" for rule in closed),
+            f"-A {unseen} -j DROP",
             *("COMMIT", "*mangle", f":{host} - [0:0]"),
             *(f"-A {host} {rule}".replace("-j ACCEPT", "-j RETURN") for rule in allowed),
             *("COMMIT", ""),
