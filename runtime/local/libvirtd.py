@@ -39,15 +39,17 @@ RUN = Path("/run")
 #: The lock of the process that starts libvirt.
 LOCK = RUN / "nebula-libvirt.lock"
 
-#: libvirt's `default` network, for hosts whose packages do not define it.
+#: libvirt's `default` network, for hosts whose packages do not define it. Its DHCP server knows guests by their MAC
+#: address alone: a guest cannot take the lease of another one by its client identifier.
 DEFAULT_NETWORK = """
-<network>
+<network xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'>
   <name>default</name>
   <bridge name='virbr0'/>
   <forward/>
   <ip address='192.168.122.1' netmask='255.255.255.0'>
     <dhcp><range start='192.168.122.2' end='192.168.122.254'/></dhcp>
   </ip>
+  <dnsmasq:options><dnsmasq:option value='dhcp-ignore-clid'/></dnsmasq:options>
 </network>
 """
 
