@@ -40,7 +40,7 @@ async def main():
     for line in sys.stdin:
         firewall._checked = min(firewall._checked, 0.0)
         await firewall.prepare(sys.argv[1])
-        await firewall.keep(json.loads(line), [sys.argv[1]])
+        await firewall.keep(json.loads(line), sys.argv[1:])
         print("done", flush=True)
 uvloop.run(main())
 """
@@ -105,7 +105,6 @@ class Place:
 class Guest(Place):
     vm: str = ""
     project: str = ""
-    binding: Any = None
 
 
 @dataclass
@@ -169,16 +168,16 @@ class Bed:
         """Put the filter on a guest's interface, as at the start of a domain."""
         wanted = guest_filter.prepare(self.connection, networks.activate(self.connection, "default"))
         reference = ET.tostring(wanted.reference(), encoding="unicode")
-        guest.binding = self.connection.nwfilterBindingCreateXML(
+        self.connection.nwfilterBindingCreateXML(
             f"<filterbinding><owner><name>{guest.vm}</name><uuid>{guest.vm}</uuid></owner>"
             f"<portdev name='{tap_name(guest.vm)}'/><mac address='{guest.mac}'/>{reference}</filterbinding>"
         )
 
-    def protect(self) -> list[str]:
+    def protect(self, *seed_urls: str) -> list[str]:
         """Let the node daemon's firewall make its rules for all guests. What it says."""
         if self.firewall is None:
-            url = f"http://{HOST}:{SEED}/"
-            self.firewall = self.start((*self.host.enter, "--mount"), sys.executable, "-c", FIREWALL, url)
+            urls = (f"http://{HOST}:{SEED}/", *seed_urls)
+            self.firewall = self.start((*self.host.enter, "--mount"), sys.executable, "-c", FIREWALL, *urls)
         child = self.firewall
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(json.dumps({each.vm: each.project for each in self.guests.values()}) + "\n")
