@@ -60,7 +60,6 @@ class BridgeRules:
         """
         if guests == self._guests:
             return
-        await protect_bridges(guests)
         wanted = set(guests.items())
         found: dict[str, set[tuple[str, int]]] = {}
         for (table, name), pattern in zip(CHAINS, (_MARK, _GUEST), strict=True):
@@ -72,6 +71,7 @@ class BridgeRules:
         for (table, name), how in zip(CHAINS, ("-A", "-I"), strict=True):
             for tap, number in wanted - found[table]:
                 await run(*ebtables(table), how, self._names.chain(name), *self._rule(table, tap, number))
+        await protect_bridges(guests)
         self._guests = dict(guests)
 
     def _rule(self, table: str, tap: str, number: int) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ import libvirt
 
 from domain.mac import derived
 from node_daemon.hypervisor import guest_filter, networks
-from node_daemon.hypervisor.domain_xml import tap_name
+from node_daemon.hypervisor.host_names import HostNames
 from tests.attacks import frames
 from tests.node_daemon.own_libvirt import OwnLibvirt, own_libvirt
 from tests.waiting import eventually
@@ -34,13 +34,17 @@ OUTSIDE, UPLINK = "198.51.100.1", "198.51.100.2"
 
 FIREWALL = """
 import json, sys, uvloop
+from pathlib import Path
+from node_daemon.hypervisor.host_names import HostNames
 from node_daemon.network import host_firewall
 async def main():
-    firewall = host_firewall.HostFirewall([("198.51.100.1", 4222)])
+    firewall = host_firewall.HostFirewall(HostNames(Path(sys.argv[1])), [("198.51.100.1", 4222)])
     for line in sys.stdin:
-        firewall._checked = min(firewall._checked, 0.0)
-        await firewall.prepare(sys.argv[1])
-        await firewall.keep(json.loads(line), sys.argv[1:])
+        if firewall._checked is not None:
+            firewall._checked -= host_firewall.CHECK_SECONDS
+        async with firewall.starting(sys.argv[2]):
+            pass
+        await firewall.keep(json.loads(line), sys.argv[2:])
         print("done", flush=True)
 uvloop.run(main())
 """
@@ -113,6 +117,7 @@ class Bed:
     stack: ExitStack
     connection: Any
     host: Place
+    names: HostNames
     guests: dict[str, Guest] = field(default_factory=dict)
     firewall: "subprocess.Popen[str] | None" = None
     marks: int = 0
@@ -141,7 +146,7 @@ class Bed:
     async def guest(self, name: str, project: str) -> Guest:
         """A guest without an address. Nothing limits it yet."""
         vm = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
-        tap, space, mac = tap_name(vm), f"nba{os.getpid()}-{name}", derived(vm)
+        tap, space, mac = self.names.tap(vm), f"nba{os.getpid()}-{name}", derived(vm)
         self.namespace(space)
         enter = ("ip", "netns", "exec", space)
         peer = ("peer", "name", "eth0", "address", mac, "netns", space)
@@ -166,18 +171,20 @@ class Bed:
 
     def limit(self, guest: Guest) -> None:
         """Put the filter on a guest's interface, as at the start of a domain."""
-        wanted = guest_filter.prepare(self.connection, networks.activate(self.connection, "default"))
+        wanted = guest_filter.prepare(self.connection, networks.activate(self.connection, "default"), self.names)
         reference = ET.tostring(wanted.reference(), encoding="unicode")
         self.connection.nwfilterBindingCreateXML(
             f"<filterbinding><owner><name>{guest.vm}</name><uuid>{guest.vm}</uuid></owner>"
-            f"<portdev name='{tap_name(guest.vm)}'/><mac address='{guest.mac}'/>{reference}</filterbinding>"
+            f"<portdev name='{self.names.tap(guest.vm)}'/><mac address='{guest.mac}'/>{reference}</filterbinding>"
         )
 
     def protect(self, *seed_urls: str) -> list[str]:
         """Let the node daemon's firewall make its rules for all guests. What it says."""
         if self.firewall is None:
             urls = (f"http://{HOST}:{SEED}/", *seed_urls)
-            self.firewall = self.start((*self.host.enter, "--mount"), sys.executable, "-c", FIREWALL, *urls)
+            self.firewall = self.start(
+                (*self.host.enter, "--mount"), sys.executable, "-c", FIREWALL, str(self.names.folder), *urls
+            )
         child = self.firewall
         assert child.stdin is not None and child.stdout is not None
         child.stdin.write(json.dumps({each.vm: each.project for each in self.guests.values()}) + "\n")
@@ -251,6 +258,10 @@ class Bed:
         guest.send(frame + mark)
         return self.host.has(mark)
 
+    async def settled(self, guest: Guest) -> None:
+        """Wait until all frames that a guest has sent have arrived, or never will."""
+        await eventually(lambda: self.arrives(guest, self.own_arp(guest)), "the host receives what a guest may send")
+
     async def who_gets(self, guest: Guest, frame: bytes, mark: bytes) -> set[str]:
         """The names of the places that receive a frame with this mark, once later frames have arrived."""
         fence, last = self.mark(), self.mark()
@@ -288,7 +299,7 @@ async def bed(home: Path, network: str | None = None) -> AsyncIterator[Bed]:
         with ExitStack() as stack:
             stack.callback(connection.close)
             enter = own.inside
-            found = Bed(own, stack, connection, Place(enter, None, "", HOST))  # type: ignore[arg-type]
+            found = Bed(own, stack, connection, Place(enter, None, "", HOST), HostNames(home))  # type: ignore[arg-type]
             found.host.agent = found.watch(enter, BRIDGE)
             [bridge] = json.loads(found.host.run("ip", "-j", "link", "show", "dev", BRIDGE))
             found.host.mac = bridge["address"]

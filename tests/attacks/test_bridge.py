@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from node_daemon.hypervisor.domain_xml import tap_name
 from tests.attacks import frames
 from tests.attacks.bed import BRIDGE, HOST, OUTSIDE, SEED, Bed, Guest, bed, discovery
 from tests.attacks.frames import ARP, IPV4, UDP
@@ -67,19 +66,19 @@ def port_of(scene: Scene, guest: Guest) -> str:
 
 def neighbours(scene: Scene, address: str) -> set[str]:
     """What guest-data finds in the neighbour table of the host."""
-    program = "import sys; from projections.guest_data import neighbours; print(*sorted(neighbours.of(sys.argv[1])))"
-    return set(scene.bed.host.python(program, address, inside=("--mount",)).stdout.split())
+    program = "import sys; from projections.guest_data import neighbours; print(*sorted(neighbours.of(sys.argv[1], sys.argv[2])))"
+    return set(scene.bed.host.python(program, address, HOST, inside=("--mount",)).stdout.split())
 
 
 async def test_the_bridge_cannot_be_told_that_a_neighbour_is_elsewhere(scene: Scene) -> None:
     me, other = scene.me, scene.other
-    assert port_of(scene, other) == tap_name(other.vm)
+    assert port_of(scene, other) == scene.bed.names.tap(other.vm)
     for target in LINK_LOCAL:
         for kind, body in ((IPV4, b""), (0x88CC, b""), (39, b"\x42\x42\x03")):
             me.send(frames.ethernet(other.mac, target, kind, body.ljust(46, b"\0")))
-    assert scene.bed.arrives(me, scene.bed.own_arp(me)), "all of it has been taken by the bridge"
+    await scene.bed.settled(me)
     table = json.loads(scene.bed.host.run("bridge", "-j", "fdb", "show", "br", BRIDGE))
-    assert {entry["ifname"] for entry in table if entry["mac"] == other.mac} == {tap_name(other.vm)}
+    assert {entry["ifname"] for entry in table if entry["mac"] == other.mac} == {scene.bed.names.tap(other.vm)}
 
 
 async def test_no_way_around_the_rules_of_the_bridge_leads_to_a_port_of_the_host(scene: Scene) -> None:
@@ -91,7 +90,7 @@ async def test_no_way_around_the_rules_of_the_bridge_leads_to_a_port_of_the_host
         for target in (bed.host.mac, frames.BROADCAST, *LINK_LOCAL):
             packet = frames.ipv4(source, HOST, UDP, frames.udp(9, 5353, b"attack"))
             me.send(frames.ethernet(me.mac, target, IPV4, packet))
-    assert bed.arrives(me, bed.own_arp(me))
+    await bed.settled(me)
     bed.host.python("import socket; socket.socket(2, 2).sendto(b'own', ('127.0.0.1', 5353))")
     assert bytes.fromhex(hears.stdout.readline()) == b"own"
 
@@ -104,7 +103,7 @@ async def test_nobody_makes_the_address_of_a_neighbour_ambiguous(scene: Scene) -
     for target in LINK_LOCAL:
         asked = frames.arp(1, (me.mac, other.ip), ("00:00:00:00:00:00", HOST))
         me.send(frames.ethernet(me.mac, target, ARP, asked))
-    assert bed.arrives(me, bed.own_arp(me))
+    await bed.settled(me)
     assert neighbours(scene, other.ip) == {other.mac}
 
 

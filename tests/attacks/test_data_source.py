@@ -1,4 +1,4 @@
-"""A hostile guest, and another user of the host, at the data source: with a stolen secret, and with many connections."""
+"""A hostile guest at the data source, or another user of the host: with a stolen secret, or many connections."""
 
 import json
 import os
