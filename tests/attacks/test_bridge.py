@@ -66,7 +66,7 @@ def port_of(scene: Scene, guest: Guest) -> str:
 
 def neighbours(scene: Scene, address: str) -> set[str]:
     """What guest-data finds in the neighbour table of the host."""
-    program = "import sys; from projections.guest_data import neighbours; print(*sorted(neighbours.of(sys.argv[1], sys.argv[2])))"
+    program = "import sys; from projections.guest_data import neighbours; print(*sorted(neighbours.of(*sys.argv[1:])))"
     return set(scene.bed.host.python(program, address, HOST, inside=("--mount",)).stdout.split())
 
 
