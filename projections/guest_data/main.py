@@ -9,12 +9,14 @@ from pathlib import Path
 
 from domain.contract import RoleProcess, RoleStatus
 from domain.contract.guest_data import MOST_DIGESTS
+from domain.contract.refusal import RefusedGuest
 from projections.guest_data.asker import Asker, NoAnswer
 from projections.guest_data.copies import Copies
 from projections.guest_data.source import Source
 from projections.guest_data.status import Status, kept_token
 from runtime import listener, logs, subjects, unprivileged
 from runtime.bus import bus
+from runtime.bus.refusal_records import RefusalRecords
 from runtime.bus.status import publish_status
 from runtime.files.private import passable
 from runtime.process import this
@@ -76,7 +78,8 @@ async def keep(settings: GuestDataSettings, folder: Path | None, token: str | No
     nc = await bus.connect(settings, "guest-data")
     try:
         asker, copies = Asker(nc), Copies(folder)
-        source = Source(asker, copies, Status(asker, copies.__len__, token))
+        records = RefusalRecords[RefusedGuest](nc, subjects.refusal("guests"))
+        source = Source(asker, copies, Status(asker, copies.__len__, token), records=records)
         process, began = RoleProcess.model_validate(this(), from_attributes=True), datetime.now(UTC)
 
         def status_message(ends: bool) -> bytes:
@@ -88,6 +91,7 @@ async def keep(settings: GuestDataSettings, folder: Path | None, token: str | No
                 "status", publish_status(nc, subjects.role_status("guest-data", process.id), status_message)
             )
             essential.start("copies", remove_invalid(asker, copies))
+            essential.start("refusals", records.run())
             essential.start("data source", serve_guests(settings, source, stop))
             await essential.for_ever()
     finally:

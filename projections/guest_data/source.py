@@ -28,13 +28,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from domain.contract.guest_data import GuestSeed
+from domain.contract.refusal import RefusedGuest
 from projections.guest_data import neighbours, phone_home
-from projections.guest_data.admission import Called, stranger
+from projections.guest_data.admission import Called, plain, stranger
 from projections.guest_data.asker import Asker, CallRefused, NoAnswer, UnknownSecret, Withheld
 from projections.guest_data.copies import Copies, name_of
 from projections.guest_data.rate import Rate
 from projections.guest_data.status import Status
 from runtime import logs
+from runtime.bus.refusal_records import RefusalRecords
 
 log = logs.get(__name__)
 
@@ -75,6 +77,8 @@ class Source:
     neighbours: Callable[[str, str], frozenset[str]] = neighbours.of
     #: the calls that guests have made, one for each boot
     called: Called = field(default_factory=Called)
+    #: what was refused, for auditors
+    records: RefusalRecords[RefusedGuest] | None = None
     #: questions about one secret are sent one after the other, so that an old answer never replaces a newer one
     turns: "WeakValueDictionary[str, asyncio.Lock]" = field(default_factory=WeakValueDictionary)
 
@@ -92,6 +96,7 @@ class Source:
             response = refusal(refused.status)
             fields["reason"] = refused.reason
             self.status.refused(refused.cause)
+            self.record(refused, request, fields)
         except (NoAnswer, TimeoutError) as error:
             response = refusal(503)
             fields["reason"] = str(error) or "the projections took too long"
@@ -104,6 +109,20 @@ class Source:
         log.info("seed requested", method=request.method, status=response.status_code, ms=milliseconds, **fields)
         self.status.answered(fields.get("document", "none"), response.status_code)
         await response(scope, receive, send)
+
+    def record(self, refused: Refused, request: Request, fields: dict[str, Any]) -> None:
+        """Record a refusal for auditors: the VM whose secret was used, and never the secret."""
+        if self.records is not None:
+            vm, client = fields.get("vm"), fields.get("client") or ""
+            entry = RefusedGuest(
+                refused.status,
+                f"guest_{refused.cause}",
+                plain(client),
+                f"vm:{vm}" if vm else None,
+                request.method,
+                str(fields.get("document", "")),
+            )
+            self.records.note(entry)
 
 
 def refusal(status: int) -> Response:

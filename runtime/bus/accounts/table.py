@@ -154,6 +154,7 @@ def stored() -> Iterator[Row]:
     yield row(f"{of_node}.reports.*.*", [HANDLERS, *NODES], [], "what a node says; handlers retry parked ones")
     yield row(f"{of_node}.lease", [HANDLERS], [], "the last lease of a node")
     yield row(subjects.REFUSALS_OF_ALL, [GATEWAY, AUTHORITY], [GATEWAY], "refused calls, and what the bus refuses")
+    yield row(subjects.refusal("guests"), [GUEST_DATA], [], "what guest-data refuses")
     yield row(subjects.TOKEN_USES_OF_ALL, [GATEWAY], [GATEWAY], "last uses of tokens")
     for subject, why in (
         (subjects.MANAGERS_LEASE, "which process runs the managers"),
