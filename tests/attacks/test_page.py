@@ -1,0 +1,36 @@
+"""docs/attackers.md names tests that exist, and all tests of attacks."""
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+NAMED = set(re.findall(r"`(tests/[a-z0-9_/]+\.py)::(test_\w+)`", (ROOT / "docs" / "attackers.md").read_text()))
+#: Tests of attacks that show that others can fail, or that belong to another one.
+BESIDE = {
+    ("tests/attacks/test_frames.py", "test_without_filters_all_of_it_arrives"),
+    ("tests/attacks/test_bridge.py", "test_an_answer_for_a_neighbour_gives_no_right_to_its_address"),
+}
+
+
+def functions_of(file: Path) -> set[str]:
+    found = ast.walk(ast.parse(file.read_text()))
+    functions = (each for each in found if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {each.name for each in functions if each.name.startswith("test_")}
+
+
+def test_each_named_test_exists() -> None:
+    missing = {(file, name) for file, name in NAMED if name not in functions_of(ROOT / file)}
+    assert NAMED
+    assert missing == set()
+
+
+def test_each_test_of_an_attack_is_named() -> None:
+    files = set(Path(__file__).parent.glob("test_*.py")) - {Path(__file__)}
+    all_of_them = {(str(file.relative_to(ROOT)), name) for file in files for name in functions_of(file)}
+    assert all_of_them - NAMED == BESIDE
+
+
+def test_each_attacker_is_seen_or_said_to_be_unseen() -> None:
+    rows = [line.split(" | ") for line in (ROOT / "docs" / "attackers.md").read_text().splitlines() if "::" in line]
+    assert all(len(row) == 4 and row[3].strip(" |") for row in rows)
