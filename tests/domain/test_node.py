@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -270,3 +271,32 @@ class NodeMachine(RuleBasedStateMachine):
 
 NodeMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 TestNodeMachine = NodeMachine.TestCase
+
+
+def test_a_node_that_has_signed_has_to_sign_for_ever() -> None:
+    daemons = [Daemon(boot=f"b{number}", identity="i", host="h", pid=1) for number in range(3)]
+
+    def registers(number: int, *, signed: bool, latest: int | None = None) -> RegisterNode:
+        more = {"daemon": daemons[number], "heir": True, "signed": signed, "keyed": True, "latest": latest}
+        return register().model_copy(update=more)
+
+    with pytest.raises(Rejected, match="has to sign"):
+        node.decide(None, registers(0, signed=False))
+    signs = fold(node.evolve, node.decide(None, registers(0, signed=True, latest=0)))
+    assert signs is not None and signs.signs
+    for command in (registers(1, signed=False), ReturnLease(node="n1", at=at(2), boot="b0")):
+        with pytest.raises(Rejected, match="has to sign"):
+            node.decide(signs, command)
+    assert node.decide(signs, ReturnLease(node="n1", at=at(2), boot="b0", signed=True))
+    with pytest.raises(Rejected, match="got the lease meanwhile"):
+        node.decide(signs, registers(1, signed=True, latest=0))
+    unsigned = NodeLeased(at=at(3), lease=2, boot="b1", identity="i", host="h", pid=1)
+    assert (later := node.evolve(signs, unsigned)) is not None and later.signs
+
+
+def test_a_node_of_an_earlier_log_does_not_sign_until_it_does() -> None:
+    before = fold(node.evolve, node.decide(None, register()))
+    daemon = Daemon(boot="b", identity="i", host="h", pid=1)
+    assert before is not None and not before.signs
+    unsigned = register().model_copy(update={"daemon": daemon, "keyed": True})
+    assert [type(event) for event in node.decide(before, unsigned)] == [NodeLeased]

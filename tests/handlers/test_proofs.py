@@ -248,7 +248,9 @@ async def test_an_earlier_registration_sent_again_takes_no_lease(
     """It is of a process that has ended, and its challenge too. `heir` would give it the lease."""
     node = Signing(side, "again")
     now = time.time()
-    await node.join()
+    used = (await node.register())["ok"]["challenge"]
+    assert (await node.register(challenge=used))["ok"]["lease"] == 1
+    assert set((await node.register(boot="old", heir=True, challenge=used))["ok"]) == {"challenge"}
     for purpose, at in (("register 1", now - FRESH - 1), ("register 0", now), (HEARTBEAT, now)):
         old = node.keys.challenge(node.name, purpose, at)
         answer = await node.register(boot="old", heir=True, challenge=old)
