@@ -171,7 +171,7 @@ def test_a_new_project_of_the_same_id_has_none_of_the_old_members() -> None:
 
 
 def test_a_project_has_a_limited_number_of_members(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(project, "MOST_MEMBERS", 2)
+    monkeypatch.setattr(project.rules, "MOST_MEMBERS", 2)
     two = PROJECT.and_when(ask_project(BindRole, 21, principal="user:b", role=Role.VIEWER))
     two.and_when(ask_project(BindRole, 22, principal="user:c", role=Role.VIEWER)).then_rejected("too_many_members")
     two.and_when(ask_project(BindRole, 22, principal="user:b", role=Role.ADMIN)).then(ProjectRoleBound)
