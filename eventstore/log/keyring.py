@@ -107,7 +107,7 @@ class Keyring:
         self._current(look=False)
 
     def mac(self, digest: str) -> str:
-        return self._current(look=True).mac(digest)
+        return self._current(look=False).mac(digest)
 
     def fault(self, position: int, digest: str, mac: str | None) -> Fault | None:
         fault = self._current(look=False).fault(position, digest, mac)

@@ -76,7 +76,8 @@ def test_nothing_is_trusted_while_there_is_no_file(tmp_path: Path) -> None:
     assert ring.fault(1, DIGEST, KEYS.mac(DIGEST)) is None  # what was read stays
 
 
-def test_a_rotation_is_noticed_and_old_events_stay_valid(tmp_path: Path) -> None:
+def test_a_rotation_is_noticed_and_old_events_stay_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "LOOK", -1.0)  # at each use
     path = put_keys(tmp_path, since=0)
     reader, writer = Keyring(path), Keyring(path)
     reader.ready()
@@ -107,7 +108,8 @@ def test_a_damaged_file_is_named_and_its_content_is_not(tmp_path: Path, text: by
         Keyring(path).ready()
 
 
-def test_a_damaged_file_does_not_replace_known_keys(tmp_path: Path) -> None:
+def test_a_damaged_file_does_not_replace_known_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyring, "LOOK", -1.0)  # at each use
     ring = Keyring(put_keys(tmp_path, since=0))
     before = ring.mac(DIGEST)
     (tmp_path / "event.keys").write_text("damaged")
