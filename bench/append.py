@@ -35,7 +35,7 @@ Work = Callable[[], Awaitable[object]]
 
 async def measure() -> dict[str, Any]:
     async with log() as made:
-        store = EventStore(made.ours)
+        store = EventStore(made.ours, made.keys)
         figures: dict[str, Any] = {"body_bytes": len(EVENT.model_dump_json())}
         figures |= await compare("single", single(store), bare_single(made), ALONE, 1)
         figures |= await compare(f"single_{IN_FLIGHT}", single(store), bare_single(made), MANY, IN_FLIGHT)

@@ -37,7 +37,7 @@ Work = Callable[[], Awaitable[object]]
 
 async def measure() -> dict[str, Any]:
     async with log() as made:
-        store = EventStore(made.ours)
+        store = EventStore(made.ours, made.keys)
         figures: dict[str, Any] = {}
         for length in LENGTHS:
             ref = Ref("bench", "vm", str(uuid4()))

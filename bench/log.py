@@ -1,4 +1,7 @@
-"""A bare log for the benchmarks of `eventstore`: one durable server with the platform's streams, and nothing else."""
+"""A bare log for the benchmarks of `eventstore`: one durable server with the platform's streams, and nothing else.
+
+Its events carry MACs, and are read with them, as those of the platform do.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -16,6 +19,8 @@ from bench.homes import home
 from domain.base import Event
 from domain.vm import Considered, Spec, VmGuestReady, VmRequested, VmScheduled, VmStarted, VmStopped
 from eventstore.log.envelope import Context
+from eventstore.log.keyring import Keyring, begin
+from eventstore.log.store import EventStore
 from runtime.bus import streams
 from runtime.bus.bus import QuickClient
 from runtime.local.servers import start_nats
@@ -23,6 +28,8 @@ from runtime.tasks.tasks import heed_cancellation
 
 CONTEXT = Context(actor="user:bench", request=str(uuid4()))
 AT = datetime(2030, 1, 1, tzinfo=UTC)
+KEYS = "event.keys"
+"""The file of the event keys, in the folder."""
 FLOOR = "FLOOR"
 """The stream of the floor: configured as the log is, on the same server."""
 
@@ -34,6 +41,8 @@ class Log:
     ours: Client
     bare: Client
     home: Path
+    #: the keys of the events
+    keys: Keyring
 
     async def request(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Ask the server with the bare client. Raises RuntimeError when it refuses."""
@@ -57,7 +66,8 @@ async def log() -> AsyncIterator[Log]:
         await streams.ensure_all(bare.jetstream(), 1)
         await bare.jetstream().add_stream(streams.events_stream(1), name=FLOOR, subjects=["floor.>"])
         heed_cancellation()
-        yield Log(server.url, ours, bare, folder)
+        keys = await begin(folder / KEYS, EventStore(bare))
+        yield Log(server.url, ours, bare, folder, keys)
 
 
 def life(vm: str) -> list[Event]:

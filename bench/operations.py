@@ -38,18 +38,18 @@ PROJECT = "bench"
 async def measure(made: Log) -> dict[str, Any]:
     """Milliseconds (median) of a change of both VMs, and bytes of both replies."""
     logs.configure("bench", "warning", "text")
-    store = EventStore(made.bare)
+    store = EventStore(made.bare, made.keys)
     created = ProjectCreated(at=AT, operation=str(uuid4()), fingerprint="f" * 64, project=PROJECT, name="Bench")
     await store.append([Change(Tip(Ref(PROJECT, "project", PROJECT)), [created])], CONTEXT)
     few, many = [await vm(store, operations) for operations in (FEW, MANY)]
     world = World()
     commands = CommandLoop(
         made.ours,
-        EventStore(made.ours, frontier=world.frontier),
+        EventStore(made.ours, made.keys, frontier=world.frontier),
         Facts(world, Vault.of(made.ours, made.home / "master.key")),
         Parking(made.ours),
     )
-    following = asyncio.create_task(world.follow(made.ours, Turns(commands.in_flight)))
+    following = asyncio.create_task(world.follow(made.ours, Turns(commands.in_flight), made.keys))
     await world.reached(await store.last_position())
     await commands.start()
     await made.ours.flush()

@@ -10,15 +10,17 @@ import resource
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import nats
 
-from bench.log import CONTEXT, life, log
+from bench.log import CONTEXT, KEYS, Log, life, log
 from domain.base import Foreign
 from eventstore.log.envelope import Ref
 from eventstore.log.follow import follow
+from eventstore.log.keyring import Keyring
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
 from runtime.bus.bus import QuickClient
@@ -33,12 +35,11 @@ LIVES = 100
 async def measure() -> dict[str, Any]:
     figures: dict[str, Any] = {}
     async with log() as made:
-        store = EventStore(made.ours, timeout=60)
+        store = EventStore(made.ours, made.keys, timeout=60)
         for name, size in SIZES.items():
             await fill(store, size)
             pairs = [
-                (await in_a_process("ours", made.url, size), await in_a_process("floor", made.url, size))
-                for _ in range(ROUNDS)
+                (await in_a_process("ours", made, size), await in_a_process("floor", made, size)) for _ in range(ROUNDS)
             ]
             figures |= {
                 f"events_per_second_{name}": round(statistics.median(ours["rate"] for ours, _ in pairs)),
@@ -57,9 +58,21 @@ async def fill(store: EventStore, size: int) -> None:
         await store.append([Change(Tip(ref), life(ref.id)) for ref in refs], CONTEXT)
 
 
-async def in_a_process(reader: str, url: str, size: int) -> dict[str, float]:
+async def in_a_process(reader: str, made: Log, size: int) -> dict[str, float]:
     heed_cancellation()
-    command = ["setpriv", "--pdeathsig", "KILL", "--", sys.executable, "-m", __name__, reader, url, str(size)]
+    command = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "--",
+        sys.executable,
+        "-m",
+        __name__,
+        reader,
+        made.url,
+        str(made.home / KEYS),
+        str(size),
+    ]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     try:
         out, _ = await process.communicate()
@@ -73,12 +86,12 @@ async def in_a_process(reader: str, url: str, size: int) -> dict[str, float]:
     return found
 
 
-async def ours(url: str, size: int) -> int:
+async def ours(url: str, keys: Path, size: int) -> int:
     """Read and decode; the number of events that came out as what they are."""
     nc = QuickClient()
     await nc.connect(url)
     read = known = 0
-    async for batch in follow(nc, 0, event_keys=None):
+    async for batch in follow(nc, 0, event_keys=Keyring(keys)):
         known += sum(not isinstance(recorded.event, Foreign) for recorded in batch)
         read += len(batch)
         if read >= size:
@@ -87,7 +100,7 @@ async def ours(url: str, size: int) -> int:
     return known
 
 
-async def floor(url: str, size: int) -> int:
+async def floor(url: str, _keys: Path, size: int) -> int:
     nc = await nats.connect(url)
     subscription = await nc.jetstream().subscribe(
         ">", stream=subjects.EVENTS, ordered_consumer=True, pending_msgs_limit=-1, pending_bytes_limit=-1
@@ -100,9 +113,9 @@ async def floor(url: str, size: int) -> int:
 
 def main() -> None:
     """One reading, as JSON: events per second, and the most memory that the process ever had."""
-    reader, url, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    reader, url, keys, size = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
     started = time.perf_counter()
-    known = asyncio.run({"ours": ours, "floor": floor}[reader](url, size))
+    known = asyncio.run({"ours": ours, "floor": floor}[reader](url, keys, size))
     rate = size / (time.perf_counter() - started)
     if known < size:
         raise SystemExit(f"{size - known} events were not understood")
