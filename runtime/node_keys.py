@@ -2,7 +2,10 @@
 
 Handlers have one root key in `node.keys`. The key of a node follows from the root and the node's name (HKDF-SHA256),
 so nothing is stored for each node, and a node that knows its own key knows no other. The file `node.key` of a node
-has only its own. Both files hold 64 hex digits, and only their owner can read them.
+has only its own. A key is 64 hex digits, and only the owner can read both files.
+
+While keys are rotated, `node.keys` has the new root in its first line, and below it the one before. Then handlers sign
+with both, so that each host accepts what they write, whichever of the two keys it has.
 """
 
 import hashlib
@@ -34,23 +37,38 @@ SIZE = 32
 _SALT = b"nebula node keys 1"
 _TAG = 16
 """Bytes of a tag."""
+_BETWEEN = ","
+"""Between the tags of several keys."""
+_MOST = 2
+"""At most so many roots are in a file, and tags in a MAC."""
 
 
 @dataclass(frozen=True)
 class NodeKeys:
-    """The keys of all nodes."""
+    """The keys of all nodes. `earlier`: the root before this one, while its keys are replaced."""
 
     root: bytes = field(repr=False)
+    earlier: bytes | None = field(default=None, repr=False)
 
     def of(self, node: str) -> bytes:
         """The key of a node, for its host."""
         return derived(self.root, node)
 
     def mac(self, node: str, label: str, subject: str, body: bytes) -> str:
-        return tag(derived(self.root, node), label, subject, body)
+        """The value of the header: a tag for each root."""
+        return _BETWEEN.join(tag(derived(root, node), label, subject, body) for root in self._roots)
 
     def valid(self, node: str, label: str, subject: str, body: bytes, mac: str | None) -> bool:
-        return valid(derived(self.root, node), label, subject, body, mac)
+        """Whether handlers or the node made the MAC, with one of the roots."""
+        return any(valid(derived(root, node), label, subject, body, mac) for root in self._roots)
+
+    def is_current(self, node: str, label: str, subject: str, body: bytes, mac: str | None) -> bool:
+        """Whether handlers would make the same MAC now."""
+        return hmac.compare_digest(self.mac(node, label, subject, body).encode(), (mac or "").encode(errors="replace"))
+
+    @property
+    def _roots(self) -> tuple[bytes, ...]:
+        return (self.root,) if self.earlier is None else (self.root, self.earlier)
 
     def challenge(self, node: str, purpose: str, now: float) -> str:
         """A text that a node has to repeat, which shows that its message is not older. `now`: seconds since 1970.
@@ -84,9 +102,10 @@ def tag(key: bytes, label: str, subject: str, body: bytes) -> str:
 
 
 def valid(key: bytes, label: str, subject: str, body: bytes, mac: str | None) -> bool:
-    """Whether this is the tag of the message."""
-    given = (mac or "").encode(errors="replace")
-    return hmac.compare_digest(tag(key, label, subject, body).encode(), given)
+    """Whether the tag of the message is in its MAC."""
+    expected = tag(key, label, subject, body).encode()
+    given = (mac or "").encode(errors="replace").split(_BETWEEN.encode(), _MOST)[:_MOST]
+    return any(hmac.compare_digest(expected, one) for one in given)
 
 
 def signed(key: bytes | None, label: str, subject: str, body: bytes) -> dict[str, str] | None:
@@ -103,7 +122,33 @@ def node_keys(path: Path) -> NodeKeys:
     """The keys of all nodes; the file is made if it does not exist. Raises CannotRun, OSError."""
     if not path.exists():
         put_once(path, secrets.token_hex(SIZE).encode() + b"\n")
-    return NodeKeys(read_key(path))
+    return read_root(path)
+
+
+def rotate(path: Path) -> NodeKeys:
+    """Make a new root. The one before stays until `finish`. Raises CannotRun if there are two already, OSError."""
+    before = read_root(path)
+    if before.earlier is not None:
+        raise CannotRun(f"{path} has an earlier root, which is being replaced: finish that first")
+    return _write(path, NodeKeys(secrets.token_bytes(SIZE), before.root))
+
+
+def finish(path: Path) -> NodeKeys:
+    """Remove the earlier root: its keys count no more. Raises CannotRun, OSError."""
+    return _write(path, NodeKeys(read_root(path).root))
+
+
+def _write(path: Path, keys: NodeKeys) -> NodeKeys:
+    put(path, "".join(f"{root.hex()}\n" for root in (keys.root, keys.earlier) if root is not None))
+    return keys
+
+
+def read_root(path: Path) -> NodeKeys:
+    """The keys of all nodes. Raises CannotRun, OSError."""
+    found = _keys_in(path)
+    if len(found) > _MOST:
+        raise CannotRun(f"{path} has more than {_MOST} roots: keep the newest in its first line, and the one before")
+    return NodeKeys(*found)
 
 
 def give(keys: NodeKeys, node: str, path: Path) -> None:
@@ -114,10 +159,18 @@ def give(keys: NodeKeys, node: str, path: Path) -> None:
 
 def read_key(path: Path) -> bytes:
     """The key in a file. Raises CannotRun if it is no key, OSError."""
+    found = _keys_in(path)
+    if len(found) > 1:
+        raise CannotRun(f"{path} has more than one key: it must have that of its node only")
+    return found[0]
+
+
+def _keys_in(path: Path) -> list[bytes]:
+    """The keys in a file, one in each line. Raises CannotRun if one is no key, OSError."""
     try:
-        found = bytes.fromhex(path.read_bytes().decode().strip())
+        found = [bytes.fromhex(line) for line in path.read_bytes().decode().strip().splitlines()]
     except ValueError:  # without details, which may contain the key
-        found = b""
-    if len(found) != SIZE:
+        found = []
+    if not found or any(len(key) != SIZE for key in found):
         raise CannotRun(f"{path} is not a file with a key, or is damaged: restore it, or write it again")
     return found

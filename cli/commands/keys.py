@@ -1,5 +1,7 @@
 """`nebula keys`: the keys of the events' MACs. Runs on a host that has their file, `event.keys`.
 
+The commands for the keys of nodes are in `node_keys.py`.
+
 Its modules are imported when it runs.
 """
 
@@ -9,6 +11,7 @@ import typer
 
 from cli.client import output
 from cli.client.errors import CliError, Usage
+from cli.commands import node_keys
 from cli.commands.log import LOG, Format
 from cli.commands.operators import local, on_bus, wants_json
 from runtime.files.unusable import sentence
@@ -21,10 +24,11 @@ if TYPE_CHECKING:
     from eventstore.log.keyring import Keyring, Stored
     from runtime.settings import Keyed
 
-keys = typer.Typer(help="The keys that prove who wrote an event.", no_args_is_help=True)
+keys = typer.Typer(help="The keys that prove who wrote an event, or a document for a node.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
+    node_keys.register(keys)
     app.add_typer(keys, name="keys", rich_help_panel=LOG)
 
 
