@@ -96,7 +96,7 @@ async def platform(home: Path, postgres: Postgres) -> AsyncIterator[Platform]:
         await side.cloud()
         await side.node("host-1", vcpus=1000, memory_mib=10_000_000, disk_gib=1_000_000)
         vault = Vault.of(side.nc, home / "master.key")
-        running = asyncio.create_task(Runner(side.nc, dsn, vault, Position()).run())
+        running = asyncio.create_task(Runner(side.nc, dsn, vault, Position(), event_keys=side.store.event_keys).run())
         try:
             async with served(side, dsn) as (gateway, url), httpx.AsyncClient(base_url=url, timeout=90) as http:
                 made = Platform(side, gateway, http, url, dsn)

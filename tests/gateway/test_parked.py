@@ -64,7 +64,8 @@ async def test_a_malformed_message_degrades_until_somebody_has_seen_it(api: Plat
 
     await eventually(well, "nothing is open any more")
     assert (await api.get("/v1/parked"))["items"] == []
-    assert len((await api.get("/v1/parked?status=dropped"))["items"]) == len(laid)
+    dropped = (await api.get("/v1/parked?source=log&status=dropped&limit=500"))["items"]
+    assert {int(item["key"]) for item in dropped} >= set(laid)  # other tests share this platform
 
 
 async def test_a_malformed_message_is_a_step_of_no_operation(api: Platform) -> None:
