@@ -77,7 +77,7 @@ class NodeKeys:
         Nothing is stored for it, so each handlers process accepts the challenges of the others.
         """
         second = str(int(now))
-        return f"{second}-{self.mac(node, CHALLENGE, purpose, second.encode())}"
+        return f"{second}-{tag(self.of(node), CHALLENGE, purpose, second.encode())}"
 
     def age(self, node: str, purpose: str, challenge: str, now: float) -> float | None:
         """How many seconds ago handlers made this challenge; None if they did not, or it is not valid any more."""

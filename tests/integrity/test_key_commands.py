@@ -11,10 +11,12 @@ from uuid import uuid4
 
 import pytest
 import typer
+from pydantic import TypeAdapter
 
 from cli.client.command import root
 from cli.client.errors import CliError
 from cli.commands import keys as key_commands
+from domain.contract.node import Challenge
 from domain.project import ProjectCreated
 from eventstore.documents import Documents
 from eventstore.log import keyring
@@ -200,6 +202,9 @@ def test_while_keys_are_replaced_both_count(tmp_path: Path) -> None:
         assert not valid(derived(each, "n1"), WANTED, "s", b"c", mac)
     assert both.is_current("n1", WANTED, "s", b"b", mac)
     assert not both.is_current("n1", WANTED, "s", b"b", ROOT.mac("n1", WANTED, "s", b"b"))
+    challenge = both.challenge("n1", "heartbeat", 1000)
+    assert TypeAdapter(Challenge).validate_python(challenge) == challenge
+    assert both.age("n1", "heartbeat", challenge, 1005) == 5
     tags = mac.split(",")
     for forged in ("", ",", ",,", f"0,0,{mac}", f"{tags[0]}{tags[1]}", "é", f" {mac.replace(',', ', ')}"):
         assert not both.is_current("n1", WANTED, "s", b"b", forged)
