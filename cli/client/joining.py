@@ -28,23 +28,31 @@ ANYWHERE = ("0.0.0.0", "::")  # noqa: S104  (nothing is bound here)
 
 def join(home: Path, url: str, token: str, expected: str | None) -> "Held":
     """Join the platform at `url`, and store the credential in `home`. Raises CliError, OSError."""
+    if _TOKEN.fullmatch(token) is None:
+        raise Usage("this is no join token: they begin with nbj_ and the name of the node (nebula node token)")
+    return exchange(home, Client(url, None, note, trust=trusted(url, expected)), token)
+
+
+def exchange(home: Path, api: Client, token: str, *, own: bool = False) -> "Held":
+    """Exchange a join token for a credential, which is stored in `home`. `own`: it is the home of that platform.
+
+    Raises CliError, OSError.
+    """
     from domain.contract.joining import Joined
     from node_daemon.membership.credentials import Files, public
 
-    found = _TOKEN.fullmatch(token)
-    if found is None:
-        raise Usage("this is no join token: they begin with nbj_ and the name of the node (nebula node token)")
-    trust = trusted(url, expected)
+    found, url = _TOKEN.fullmatch(token), api.url
+    assert found is not None
     files = Files(home)
     seed = files.pending(hashlib.sha256(token.encode()).hexdigest())
     body = {"node": found[1], "token": token, "public_key": public(seed)}
-    answer = Client(url, None, note, trust=trust).send("POST", path("join"), body)
+    answer = api.send("POST", path("join"), body)
     try:
         joined = Joined.model_validate(answer)
     except ValidationError:
         raise CliError(f"what answers at {url} is not a Nebula platform of this version") from None
     try:
-        return files.store(joined, seed, url, reached(joined.nats_url, platform_url(url).host))
+        return files.store(joined, seed, url, reached(joined.nats_url, platform_url(url).host), own=own)
     except ValueError as error:
         raise CliError(f"the node key in the answer of {url} cannot be used: {error}") from error
 

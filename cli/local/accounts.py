@@ -14,18 +14,20 @@ from pathlib import Path
 from nats.errors import Error as NatsError
 
 from cli.local.bus_refusals import BusRefusals
+from cli.local.local_node import LocalNode
 from cli.local.progress import say
 from runtime.bus import bus
 from runtime.bus.accounts import revoking
 from runtime.bus.accounts.authority import WITH_FILE, Authority
-from runtime.bus.accounts.table import A_NODE, AUTHORITY, SYSTEM
+from runtime.bus.accounts.table import A_NODE, AUTHORITY, SIMULATION, SYSTEM
 from runtime.local.adopt import in_account
 from runtime.local.full_disk import failed_write
 from runtime.local.servers import NatsServer
 from runtime.settings import Common
+from runtime.tasks.patience import CannotRun
 
 #: Seconds between two looks at the credentials. They are renewed ten days before they expire.
-LOOK_SECONDS = 3600.0
+LOOK_SECONDS = 60.0
 #: The subject on which a server tells whether it can store.
 HEALTH = "$SYS.REQ.SERVER.PING.HEALTHZ"
 #: Seconds to wait for that answer.
@@ -42,7 +44,7 @@ class Accounts:
     """The authority of a home, with its connections once the server runs. `node`: the node of this host, if any."""
 
     authority: Authority
-    node: str | None
+    node: LocalNode | None = None
     system: bus.Connection | None = None
     refusals: BusRefusals | None = None
 
@@ -59,14 +61,16 @@ class Accounts:
 
     def file(self, role: str) -> Path:
         """The file with the credential of a role, or of the node of this host."""
-        return self.authority.file(role if role != A_NODE else f"{A_NODE}-{self.node}")
+        if role != A_NODE:
+            return self.authority.file(role)
+        return self.node.files.creds if self.node is not None else self.authority.file(SIMULATION)
 
     def renew(self) -> None:
         """Renew what expires soon. Raises OSError."""
         for role in WITH_FILE:
             self.authority.renew(role)
         if self.node is not None:
-            self.authority.renew(A_NODE, self.node)
+            self.node.renew()
 
     async def keep(self) -> None:
         """Renew credentials, for ever. Processes read their file again when they connect again."""
@@ -74,7 +78,7 @@ class Accounts:
             await asyncio.sleep(LOOK_SECONDS)
             try:
                 await asyncio.to_thread(self.renew)
-            except OSError as error:  # such as a full disk; there are days left
+            except (OSError, CannotRun) as error:  # such as a full disk; there are days left
                 say(f"{'nats':<12} credentials are not renewed: {error}")
 
     async def record_refusals(self) -> None:

@@ -6,9 +6,12 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from cli.local.progress import say
+from projections import database
+from runtime.bus import bus
 from runtime.images.disk_room import free_bytes
 from runtime.local.full_disk import LOOK_SECONDS, ROOM
 from runtime.local.servers import NatsServer, Postgres
+from runtime.settings import Common, ProjectionsSettings
 from runtime.tasks import tasks
 from runtime.tasks.backoff import Backoff
 from runtime.tasks.patience import PASSING, one_line, patiently
@@ -20,6 +23,18 @@ HEALTHY_SECONDS = 30.0
 
 T = TypeVar("T")
 Server = TypeVar("Server", NatsServer, Postgres)
+
+
+async def reach_nats(settings: Common) -> None:
+    """Raises CannotRun, nats.errors.Error, OSError."""
+    nc = bus.Connection(settings, "up")
+    await nc.open()
+    await nc.close()
+
+
+async def reach_postgres(settings: ProjectionsSettings) -> None:
+    """Raises OperationalError."""
+    await (await database.connect(settings.postgres_dsn, "up")).close()
 
 
 @asynccontextmanager

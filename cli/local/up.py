@@ -25,20 +25,21 @@ from cli.local.accounts import Accounts, settled
 from cli.local.addresses import chosen, ports, reached
 from cli.local.encryption import Encryption, encryption, require_guarded
 from cli.local.health import print_health
+from cli.local.local_node import LocalNode
 from cli.local.progress import Progress, say
-from cli.local.ready import wait_until_ready
+from cli.local.ready import answer, client, wait_until_ready
 from cli.local.role import ROLES, SIMULATION
-from cli.local.servers import kept, outside
-from node_daemon.membership.credentials import Files
+from cli.local.servers import kept, outside, reach_nats, reach_postgres
 from projections import database
 from runtime import logs
 from runtime.bus import bus
 from runtime.bus.accounts.authority import Authority
+from runtime.bus.accounts.table import A_NODE
 from runtime.files.files import put
 from runtime.files.unusable import sentence, unusable
 from runtime.local.child import ServerError
 from runtime.local.full_disk import FullDisk
-from runtime.local.libvirtd import LOCAL, Libvirt, Silent, ensure_libvirt, kvm_trouble
+from runtime.local.libvirtd import Libvirt, Silent, described, ensure_libvirt
 from runtime.local.logfiles import MIB, keep_small
 from runtime.local.servers import NATS_CONF, PostgresRole, postgres_port, start_nats, start_postgres
 from runtime.local.supervise import Role, Supervisor
@@ -54,10 +55,6 @@ from runtime.settings import (
 from runtime.tasks.essential import Essential, TaskEnded
 from runtime.tasks.patience import CannotRun
 
-JOINED = (
-    "the home {} is that of node {} of the platform {}: set another NEBULA_HOME, or remove {} if this host shall not "
-    "be that node any more"
-)
 IN_ACCOUNT = "the log of {} is in an account of the bus: unset NEBULA_BUS_ACCOUNTS"
 
 
@@ -122,9 +119,8 @@ async def platform(settings: UpSettings) -> None:
         nats_url = settings.nats_url
         own_bus = settings.bus_accounts and not settings.given("nats_url")
         host = None if settings.given("simulate") else settings.node
-        accounts = Accounts(Authority(settings.home), host) if own_bus else None
-        if own_bus and host is not None and (joined := Files(settings.home).held()) is not None:
-            raise ServerError(JOINED.format(settings.home, joined.node, joined.gateway, Files(settings.home).folder))
+        accounts = _accounts(settings, host) if own_bus else None
+        local = accounts.node if accounts is not None else None
         if not settings.given("nats_url"):
             port = home.nats_port(settings.home, settings.listen or "127.0.0.1")
             start = partial(start_nats, settings.home, port=port)
@@ -132,6 +128,8 @@ async def platform(settings: UpSettings) -> None:
                 conf, address = tls.configuration(NATS_CONF), reached(tls.address).strip("[]")
                 start = partial(start, conf=conf, address=address, encrypted=True)
             if accounts is not None:
+                if local is not None:
+                    local.prepare(node_keys(settings.node_keys_path))
                 accounts.renew()
                 start = partial(start, accounts=accounts.authority)
             elif settled(settings.home):
@@ -142,7 +140,7 @@ async def platform(settings: UpSettings) -> None:
             put(home.bus_url_file(settings.home), nats_url)
         else:
             home.bus_url_file(settings.home).unlink(missing_ok=True)
-            await outside("nats", bus.place(settings), partial(_reach_nats, settings))
+            await outside("nats", bus.place(settings), partial(reach_nats, settings))
         ready("nats", nats_url)
 
         dsns = dict.fromkeys(PostgresRole, settings.postgres_dsn)
@@ -153,7 +151,7 @@ async def platform(settings: UpSettings) -> None:
             ready("postgres", f"127.0.0.1:{postgres.port}")
         else:
             where = database.place(settings.postgres_dsn)
-            await outside("postgres", where, partial(_reach_postgres, settings), (OperationalError,))
+            await outside("postgres", where, partial(reach_postgres, settings), (OperationalError,))
             ready("postgres", "as NEBULA_POSTGRES_DSN says")
 
         if settings.given("simulate"):
@@ -161,7 +159,7 @@ async def platform(settings: UpSettings) -> None:
         else:
             reach = partial(ensure_libvirt, settings.libvirt_uri, network=settings.network)
             libvirt = await outside("libvirt", f"libvirt at {settings.libvirt_uri}", reach, (Silent,))
-            ready("libvirt", _describe(libvirt))
+            ready("libvirt", described(libvirt))
             seed_host = _seed_host(settings, libvirt)
         seed_port = chosen("NEBULA_SEED_PORT", settings.seed_port, seed_host)
         url = f"{'http' if tls is None else 'https'}://{reached(settings.http_host)}:{http_port}"
@@ -197,7 +195,7 @@ async def platform(settings: UpSettings) -> None:
                 essential.start("bus", nc.until_ended())
             essential.start("credentials", accounts.keep())
             essential.start("refusals of the bus", accounts.record_refusals())
-        secrets = {"node": _node_key(settings)}
+        secrets = {"node": _node_key(settings, local)}
         databases = {"gateway": dsns[PostgresRole.GATEWAY], "projections": dsns[PostgresRole.PROJECTIONS]}
         roles = [
             _role(
@@ -210,11 +208,19 @@ async def platform(settings: UpSettings) -> None:
             )
             for name in ROLES
         ]
-        supervisor = Supervisor(roles, settings.home / "log")
-        await stack.enter_async_context(supervisor)
+        works = local is None or (local.has_key() and not local.is_ended())
+        joins = local is not None and not local.has_key()
+        now = [role for role in roles if not (joins and role.name == A_NODE)]
+        supervisor = await stack.enter_async_context(Supervisor(now, settings.home / "log"))
+        if local is not None:
+            if joins:
+                join = partial(local.join, client(settings.home, url))
+                works = await essential.during(answer("handlers", settings.home, join))
+                supervisor.add(roles[-1])
+            essential.start("node", local.watch(said=not works))
         seeds = f"http://{reached(seed_host)}:{seed_port}"
         simulated = settings.simulate if settings.given("simulate") else None
-        await essential.during(wait_until_ready(settings.home, url, seeds, began, ready, simulated))
+        await essential.during(wait_until_ready(settings.home, url, seeds, began, ready, simulated, node=works))
         say(READY.format(environment=_environment(settings, url)))
         # Entered last, so it ends before the roles: a platform that is being stopped is not unhealthy.
         watching = await stack.enter_async_context(Essential())
@@ -229,16 +235,6 @@ ready        until Ctrl-C; try in another terminal:
                nebula image build debian-12
                nebula vm create web-1 --image debian-12 --wait ready
                nebula replay vm web-1"""
-
-
-async def _reach_nats(settings: UpSettings) -> None:
-    nc = bus.Connection(settings, "up")
-    await nc.open()
-    await nc.close()
-
-
-async def _reach_postgres(settings: UpSettings) -> None:
-    await (await database.connect(settings.postgres_dsn, "up")).close()
 
 
 def _encrypted(settings: UpSettings, tls: Encryption, nats_url: str) -> dict[str, str]:
@@ -263,11 +259,19 @@ def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Ro
     return Role(name, [sys.executable, "-m", "cli.local.role", program, str(file)], environment)
 
 
-def _node_key(settings: UpSettings) -> dict[str, str]:
-    """The setting with the key of the node, which is written first. Raises CannotRun, OSError.
+def _accounts(settings: UpSettings, node: str | None) -> Accounts:
+    """`node`: the name of the node of this host, if there is one."""
+    authority, seconds = Authority(settings.home), settings.node_credential_hours * 3600
+    return Accounts(authority, LocalNode(settings.home, node, authority, seconds) if node is not None else None)
+
+
+def _node_key(settings: UpSettings, local: LocalNode | None) -> dict[str, str]:
+    """The setting with the key of the node. Without accounts it is written here. Raises CannotRun, OSError.
 
     Simulated nodes are in one process, which knows the root of their keys.
     """
+    if local is not None:
+        return {"NEBULA_NODE_KEY_FILE": str(local.files.node_key)}
     if settings.given("simulate"):
         node_keys(settings.node_keys_path)
         return {"NEBULA_NODE_KEYS_FILE": str(settings.node_keys_path)}
@@ -280,7 +284,7 @@ def _login(name: str, accounts: Accounts | None) -> dict[str, str]:
     """The setting with the credential of a role on the bus; none without accounts."""
     if accounts is None:
         return {}
-    return {"NEBULA_NATS_CREDS": str(accounts.file(SIMULATION if name == "node" and accounts.node is None else name))}
+    return {"NEBULA_NATS_CREDS": str(accounts.file(name))}
 
 
 def _seed_host(settings: UpSettings, libvirt: Libvirt) -> str:
@@ -295,8 +299,3 @@ def _environment(settings: UpSettings, url: str) -> str:
     unusual = [f"NEBULA_HOME={settings.home}"] if settings.given("home") else []
     unusual += [f"NEBULA_URL={url}"] if url != DEFAULT_URL else []
     return f"               export {' '.join(unusual)}\n" if unusual else ""
-
-
-def _describe(libvirt: Libvirt) -> str:
-    why = f": {kvm_trouble()}, so guests are slow" if libvirt.virt_type == "qemu" and libvirt.uri == LOCAL else ""
-    return f"{libvirt.uri}, network {libvirt.network} ({libvirt.host_address}), type {libvirt.virt_type}{why}"

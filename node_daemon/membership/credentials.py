@@ -11,6 +11,7 @@ The key is made here and never leaves this host. It is stored before the token i
 command can be repeated.
 """
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ _CREDS = """\
 class Held(BaseModel):
     """What this host has got. Times are in seconds since 1970 by this host's clock.
 
-    `signed`: there is a JWT. `keyed`: there is a key of the node.
+    `signed`: there is a JWT. `keyed`: there is a key of the node. `own`: the platform is that of the same home.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -53,6 +54,7 @@ class Held(BaseModel):
     signed: bool = False
     encrypted: bool = False
     keyed: bool = False
+    own: bool = False
 
 
 class Pending(BaseModel):
@@ -114,8 +116,10 @@ class Files:
         put(file, Pending(digest=digest, seed=seed).model_dump_json())
         return seed
 
-    def store(self, joined: Joined, seed: str, gateway: str, nats_url: str, *, keep_key: bool = False) -> Held:
-        """Store an answer; `node.json` is written last. `keep_key`: but not the node key in it.
+    def store(
+        self, joined: Joined, seed: str, gateway: str, nats_url: str, *, keep_key: bool = False, own: bool = False
+    ) -> Held:
+        """Store an answer; `node.json` is written last. `keep_key`: but not the node key in it. `own`: as in `Held`.
 
         Raises OSError, ValueError if its node key cannot be opened.
         """
@@ -131,6 +135,7 @@ class Files:
             signed=bool(joined.credential),
             encrypted=bool(joined.nats_ca),
             keyed=key is not None or keep_key,
+            own=own,
         )
         if joined.credential:
             put(self.creds, _CREDS.format(jwt=joined.credential, seed=seed))
@@ -142,6 +147,19 @@ class Files:
         put(self.folder / "node.json", held.model_dump_json(indent=2) + "\n")
         (self.folder / "pending.json").unlink(missing_ok=True)
         return held
+
+    def sign(self, held: Held, jwt: str) -> None:
+        """Replace the JWT for the key that this host has. Raises OSError."""
+        put(self.creds, _CREDS.format(jwt=jwt, seed=self.seed()))
+        put(self.folder / "node.json", held.model_dump_json(indent=2) + "\n")
+
+    def public_keys(self) -> list[str]:
+        """The public keys that this host has made: of the credential, and of a join that is not finished."""
+        held = self.held()
+        found = [held.public_key] if held is not None else []
+        with contextlib.suppress(FileNotFoundError, ValidationError):
+            found.append(public(Pending.model_validate_json((self.folder / "pending.json").read_bytes()).seed))
+        return found
 
     def seed(self) -> str:
         """The seed of the node's key. Raises OSError."""

@@ -30,7 +30,7 @@ async def renew(bus: Client, files: Files, held: Held) -> Held:
     body = RenewRequest(public_key=held.public_key).model_dump_json().encode()
     joined = await requests.request(bus, subjects.renew(held.node), body, Patience(5.0), Joined.model_validate)
     # Whoever can answer on the bus can seal a key for this host: the one that it has decides whom it believes.
-    renewed = files.store(joined, files.seed(), held.gateway, held.nats_url, keep_key=held.keyed)
+    renewed = files.store(joined, files.seed(), held.gateway, held.nats_url, keep_key=held.keyed, own=held.own)
     log.info("credential renewed", node=held.node, hours=round(renewed.seconds / 3600, 2))
     return renewed
 

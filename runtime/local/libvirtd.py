@@ -278,3 +278,9 @@ async def _run(*argv: str) -> None:
     if process.returncode != 0:
         last = " ".join(errors.decode(errors="replace").split())[-300:]
         raise ServerError(f"{shlex.join(argv)} failed: {last or f'exit status {process.returncode}'}")
+
+
+def described(libvirt: Libvirt) -> str:
+    """One line for people."""
+    why = f": {kvm_trouble()}, so guests are slow" if libvirt.virt_type == "qemu" and libvirt.uri == LOCAL else ""
+    return f"{libvirt.uri}, network {libvirt.network} ({libvirt.host_address}), type {libvirt.virt_type}{why}"

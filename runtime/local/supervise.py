@@ -41,7 +41,12 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start all roles. It does not wait until they are ready: the health of each role shows that."""
-        self._tasks = [asyncio.create_task(self._keep(role), name=f"keep {role.name}") for role in self.roles]
+        for role in self.roles:
+            self.add(role)
+
+    def add(self, role: Role) -> None:
+        """Start one more role."""
+        self._tasks.append(asyncio.create_task(self._keep(role), name=f"keep {role.name}"))
 
     async def stop(self) -> None:
         """Send SIGTERM to all roles, and SIGKILL to those that still run after STOP_SECONDS."""

@@ -10,6 +10,7 @@ Keys of the operator sign accounts, so whoever has them may do everything. No ro
 starts the servers, or an operator.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -121,7 +122,7 @@ class Authority:
             found = credentials.read(file)
             left = (found.expires or 0) - time.time()
             revoked = found.public in self.revoked().get(account, {})
-            if left > RENEW_SECONDS and not revoked and self._says(file, role, node):
+            if left > RENEW_SECONDS and not revoked and self.up_to_date(file, role, node):
                 return False
             if not revoked:
                 key = credentials.parts(file)[1]
@@ -136,8 +137,11 @@ class Authority:
             ROLES[role], key.public, self.public[which], self._signers[which], expires=expires, node=node
         )
 
-    def _says(self, file: Path, role: str, node: str | None) -> bool:
-        """Whether the credential in a file has the permissions that the table gives now, signed by the key of now."""
+    def up_to_date(self, file: Path, role: str, node: str | None) -> bool:
+        """Whether the credential in a file has the permissions that the table gives now, signed by the key of now.
+
+        Raises OSError, BadCredentials.
+        """
         jwt, key = credentials.parts(file)
         found, wanted = said(jwt), said(self._user(role, node, key, 0))
         return all(found.get(name) == wanted.get(name) for name in ("nats", "iss", "sub"))
@@ -193,6 +197,12 @@ class Authority:
             found = self.revoked()
             found.setdefault(which, {})[public_key] = int(time.time())
             put(self.folder / "revoked.json", json.dumps(found))
+
+    def end(self, file: Path, which: Account) -> None:
+        """Revoke the credential in a file, and remove it. `push` tells the servers. Raises OSError."""
+        with contextlib.suppress(FileNotFoundError, credentials.BadCredentials):
+            self.revoke(credentials.read(file).public, which)
+        file.unlink(missing_ok=True)
 
     async def push(self, system: Client, which: Account) -> None:
         """Give the servers the JWT of an account; connections of revoked credentials end within a second.

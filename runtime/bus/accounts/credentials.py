@@ -32,13 +32,16 @@ class BadCredentials(ValueError):
 
 @dataclass(frozen=True)
 class Credential:
-    """What a credential says of itself; the server judges it. `expires`: in seconds since 1970, None for never."""
+    """What a credential says of itself; the server judges it. `expires`: in seconds since 1970, None for never.
+    `issuer`: the public key of its account.
+    """
 
     name: str
     public: str
     account: str
     inbox: str | None
     expires: float | None
+    issuer: str | None = None
 
     @property
     def imports(self) -> bool:
@@ -72,6 +75,7 @@ def read(file: Path) -> Credential:
             account=named.get("account", ""),
             inbox=f"_INBOX.{named['inbox']}" if "inbox" in named else None,
             expires=float(expires) if isinstance(expires, int | float) else None,
+            issuer=str(nats["issuer_account"]) if "issuer_account" in nats else None,
         )
     except (KeyError, ValueError, AssertionError) as error:
         raise BadCredentials(f"{file} has no valid JWT of a user of NATS") from error
