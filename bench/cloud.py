@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from bench.homes import home, remove_guests
 from bench.http import Connection
 from runtime.bus.accounts.authority import Authority
-from runtime.bus.accounts.table import A_NODE, MAINTENANCE
+from runtime.bus.accounts.table import A_NODE, MAINTENANCE, SIMULATION
 from runtime.bus.login import login
 from runtime.local.child import Child, free_port, spawn
 from runtime.local.servers import start_nats, start_postgres
@@ -99,6 +99,7 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
         server = await start_nats(folder, accounts=authority)
         stack.push_async_callback(server.stop)
         authority.renew(A_NODE, NODE)
+        authority.renew(SIMULATION)
         give(node_keys(folder / "node.keys"), NODE, folder / "node" / "node.key")
         postgres = await start_postgres(folder)
         stack.push_async_callback(postgres.stop)

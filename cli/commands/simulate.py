@@ -65,6 +65,10 @@ def simulate(given: dict[str, Any]) -> None:
     found: dict[str, Any] = {}
     seed_url = seed_url_file(settings.home)
     if "nats_url" not in settings.model_fields_set:
+        if "nats_creds" not in settings.model_fields_set and (settings.home / "bus" / "keys").is_dir():
+            from runtime.bus.accounts.authority import Authority
+
+            Authority(settings.home).renew(SIMULATION)  # until the next start of `nebula up` without simulated nodes
         found |= {
             name: to for name, to in on_bus(settings.home, SIMULATION).items() if name not in settings.model_fields_set
         }

@@ -19,10 +19,11 @@ from cli.local.progress import say
 from runtime.bus import bus
 from runtime.bus.accounts import revoking
 from runtime.bus.accounts.authority import WITH_FILE, Authority
-from runtime.bus.accounts.table import A_NODE, AUTHORITY, SIMULATION, SYSTEM
+from runtime.bus.accounts.table import A_NODE, AUTHORITY, ROLES, SIMULATION, SYSTEM
 from runtime.local.adopt import in_account
 from runtime.local.full_disk import failed_write
 from runtime.local.servers import NatsServer
+from runtime.node_keys import NodeKeys
 from runtime.settings import Common
 from runtime.tasks.patience import CannotRun
 
@@ -41,10 +42,13 @@ def settled(home: Path) -> bool:
 
 @dataclass
 class Accounts:
-    """The authority of a home, with its connections once the server runs. `node`: the node of this host, if any."""
+    """The authority of a home, with its connections once the server runs. `node`: the node of this host, if any.
+    `simulated`: nodes are simulated.
+    """
 
     authority: Authority
     node: LocalNode | None = None
+    simulated: bool = False
     system: bus.Connection | None = None
     refusals: BusRefusals | None = None
 
@@ -65,10 +69,20 @@ class Accounts:
             return self.authority.file(role)
         return self.node.files.creds if self.node is not None else self.authority.file(SIMULATION)
 
+    def prepare(self, keys: NodeKeys) -> None:
+        """Prepare the files before the bus is started. Raises ServerError, OSError, CannotRun."""
+        if not self.simulated:
+            self.authority.end(self.authority.file(SIMULATION), ROLES[SIMULATION].account)
+        if self.node is not None:
+            self.node.prepare(keys)
+        self.renew()
+
     def renew(self) -> None:
         """Renew what expires soon. Raises OSError."""
         for role in WITH_FILE:
             self.authority.renew(role)
+        if self.simulated:
+            self.authority.renew(SIMULATION)
         if self.node is not None:
             self.node.renew()
 

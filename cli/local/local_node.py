@@ -66,7 +66,6 @@ class LocalNode:
             self.authority.end(file, Account.NODES)
         if held is not None and held.node == self.name:
             give(keys, self.name, self.files.node_key)
-        self.renew()
 
     def renew(self) -> None:
         """Sign the credential again if the daemon cannot renew it. Raises OSError, CannotRun."""

@@ -128,9 +128,7 @@ async def platform(settings: UpSettings) -> None:
                 conf, address = tls.configuration(NATS_CONF), reached(tls.address).strip("[]")
                 start = partial(start, conf=conf, address=address, encrypted=True)
             if accounts is not None:
-                if local is not None:
-                    local.prepare(node_keys(settings.node_keys_path))
-                accounts.renew()
+                accounts.prepare(node_keys(settings.node_keys_path))
                 start = partial(start, accounts=accounts.authority)
             elif settled(settings.home):
                 raise ServerError(IN_ACCOUNT.format(settings.home))
@@ -262,7 +260,8 @@ def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Ro
 def _accounts(settings: UpSettings, node: str | None) -> Accounts:
     """`node`: the name of the node of this host, if there is one."""
     authority, seconds = Authority(settings.home), settings.node_credential_hours * 3600
-    return Accounts(authority, LocalNode(settings.home, node, authority, seconds) if node is not None else None)
+    local = LocalNode(settings.home, node, authority, seconds) if node is not None else None
+    return Accounts(authority, local, simulated=node is None)
 
 
 def _node_key(settings: UpSettings, local: LocalNode | None) -> dict[str, str]:

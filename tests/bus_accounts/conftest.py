@@ -60,6 +60,7 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
     home.mkdir()
     authority = Authority(home)
     authority.write()
+    authority.renew("simulation")
     for node in NODE_NAMES:
         authority.renew("node", node)
     server = await start_nats(home, accounts=authority)

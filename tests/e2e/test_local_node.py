@@ -11,9 +11,11 @@ import pytest
 from bench import homes
 from domain.enrollment import fingerprint_of
 from node_daemon.membership.credentials import Files, Held
+from runtime.bus import bus
 from runtime.bus.accounts import credentials
 from runtime.bus.accounts.authority import Authority
-from runtime.bus.accounts.table import Account
+from runtime.bus.accounts.table import SIMULATION, Account
+from runtime.tasks.patience import CannotRun
 from tests.e2e.platform import Json, Platform, platform
 from tests.waiting import eventually
 
@@ -159,6 +161,37 @@ async def test_it_is_renewed_and_signed_again_after_it_expired() -> None:
         await works(made)
         assert held(made).public_key == key
         assert len(await joins(made)) == 1
+
+
+async def test_only_simulated_platforms_have_a_credential_for_all_nodes() -> None:
+    """One of before is revoked. `nebula node --simulate` makes one, until the next start."""
+    async with platform(**SIMULATED) as made:
+        file = made.credential(SIMULATION)
+        assert not file.exists()
+        command = [sys.executable, "-m", "cli.main", "node", "--simulate", "1", "--prefix", "lab"]
+        more = {"NEBULA_NODE_DATA": str(made.home / "lab")}
+        process = await asyncio.create_subprocess_exec(*command, env=made.env | more)
+
+        async def seen() -> bool:
+            found = (await made.call("GET", "/v1/nodes"))["items"]
+            return {each["id"]: each["status"] for each in found}.get("lab-001") == "ready"
+
+        await eventually(seen, "the simulated node works")
+        process.terminate()
+        await process.wait()
+        stolen = credentials.read(file)
+        copy = made.home / "stolen.creds"
+        shutil.copy(file, copy)
+        nc = await bus.connect(made.on_bus(SIMULATION), "tests")
+        await nc.close()
+
+        assert await made.down() == 0
+        await made.up()
+        assert not file.exists()
+        assert stolen.public in Authority(made.home).revoked()[Account.NODES]
+        settings = made.on_bus(None).model_copy(update={"nats_creds": copy})
+        with pytest.raises(CannotRun, match="revoked"):
+            await bus.connect(settings, "tests")
 
 
 async def test_the_home_of_another_platform_is_refused(cloud: Platform, tmp_path: Path) -> None:

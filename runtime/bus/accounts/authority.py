@@ -22,15 +22,16 @@ from nats.aio.client import Client
 from runtime.bus.accounts import claims, credentials
 from runtime.bus.accounts.jwt import claims as said
 from runtime.bus.accounts.keys import Key, Owner, check_user, kept, new
-from runtime.bus.accounts.table import A_NODE, ROLES, Account
+from runtime.bus.accounts.table import A_NODE, ROLES, SIMULATION, Account
 from runtime.files.files import put
 from runtime.files.lock import lock
 from runtime.files.private import PASSABLE, passable
 
 #: Seconds for which the credential of a role is valid, and from how many left on a new one is made.
 ROLE_SECONDS, RENEW_SECONDS = 30 * 24 * 3600, 10 * 24 * 3600
-#: Roles with one credential, whose file has their name. Nodes have one each.
-WITH_FILE = tuple(name for name in ROLES if name != A_NODE)
+#: Roles with one credential, whose file has their name. Nodes have one each. That of simulated nodes may speak for any
+#: node: it is made only where there are some.
+WITH_FILE = tuple(name for name in ROLES if name not in (A_NODE, SIMULATION))
 PUSH = "$SYS.REQ.CLAIMS.UPDATE"
 _PUSH_SECONDS = 5.0
 
