@@ -1,8 +1,5 @@
 """The gateway's process."""
 
-import asyncio
-import signal
-
 from gateway.access.oidc import BadIssuer
 from gateway.access.sites import is_loopback
 from gateway.access.tokens_file import BadTokens
@@ -10,6 +7,7 @@ from gateway.app import application, opened
 from runtime import listener, logs
 from runtime.settings import GatewaySettings
 from runtime.tasks.patience import CannotRun
+from runtime.tasks.stopping import on_signals
 from runtime.tls.contexts import BadCertificate, ServerTls
 
 log = logs.get(__name__)
@@ -42,8 +40,7 @@ async def run(settings: GatewaySettings) -> None:
         raise CannotRun(f"cannot listen on {where}: {error} (NEBULA_HTTP_HOST, NEBULA_HTTP_PORT)") from error
     try:
         async with opened(settings) as gateway:
-            for sig in (signal.SIGTERM, signal.SIGINT):
-                asyncio.get_running_loop().add_signal_handler(sig, gateway.stop.set)
+            on_signals(gateway.stop)
             host, port = sock.getsockname()[:2]
             scheme = "http"
             if tls is not None:

@@ -1,7 +1,6 @@
 """The handlers process: the command loop, the process managers, and the queue of reports."""
 
 import asyncio
-import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -55,6 +54,7 @@ from runtime.process import Process, this
 from runtime.settings import HandlersSettings
 from runtime.tasks.essential import Essential, until_stopped
 from runtime.tasks.patience import PASSING, CannotRun, patiently
+from runtime.tasks.stopping import on_signals
 
 log = logs.get(__name__)
 
@@ -208,8 +208,7 @@ async def caught_up(world: World, store: EventStore) -> None:
 async def run(settings: HandlersSettings) -> None:
     """Run until SIGINT or SIGTERM. Work begins once the world has caught up with the log."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_signals(stop)
     await until_stopped(stop, serve(settings))
     log.info("handlers stopped")
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
@@ -28,6 +27,7 @@ from runtime import logs
 from runtime.bus import bus
 from runtime.settings import NodeSettings
 from runtime.tasks.essential import Essential, until_stopped
+from runtime.tasks.stopping import on_signals
 
 log = logs.get(__name__)
 
@@ -42,9 +42,7 @@ async def run(settings: NodeSettings) -> None:
     """
     settings = credentials.applied(settings)
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    on_signals(stop)
     data = new_folder(settings.data_dir)
     with hold(data):
         if (folder := impassable(data)) is not None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from runtime.process import this
 from runtime.settings import ProjectionsSettings
 from runtime.tasks.essential import Essential, until_stopped
 from runtime.tasks.patience import CannotRun, patiently
+from runtime.tasks.stopping import on_signals
 from runtime.text.masking import masked
 
 log = logs.get(__name__)
@@ -33,8 +33,7 @@ async def run(settings: ProjectionsSettings) -> None:
     """Update the read models and answer guest-data until SIGTERM or SIGINT. Raises errors that retries do not solve."""
     os.nice(NICE)
     stop = asyncio.Event()
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sig, stop.set)
+    on_signals(stop)
     await until_stopped(stop, keep(settings))
     log.info("projections stopped")
 

@@ -64,8 +64,8 @@ KNOWN = {
     "_nc",
 }
 ROOMS = ("domain", "eventstore", "handlers", "projections", "gateway", "node_daemon", "runtime", "cli", "bench")
-#: A named tuple's, which Python documents.
-PUBLIC = {"_asdict", "_replace"}
+#: Those that Python documents.
+PUBLIC = {"_asdict", "_replace", "_exit", "_current_frames"}
 
 
 @pytest.mark.parametrize(("owner", "name", "parameters"), METHODS, ids=str)

@@ -11,7 +11,6 @@ user than the authority.
 """
 
 import asyncio
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from runtime.files.private import passable
 from runtime.local.servers import NATS_CONF
 from runtime.settings import AuthoritySettings
 from runtime.tasks.essential import Essential, until_stopped
+from runtime.tasks.stopping import on_signals
 
 log = logs.get(__name__)
 
@@ -72,8 +72,7 @@ async def run(settings: AuthoritySettings) -> None:
     Raises CannotRun, OSError, WrongKey.
     """
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_signals(stop)
     await until_stopped(stop, keep(settings))
     log.info("the authority of the bus stopped")
 

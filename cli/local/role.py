@@ -55,7 +55,7 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
     from runtime.files import files
     from runtime.files.unusable import sentence, unusable
     from runtime.images.disk_room import is_full
-    from runtime.tasks import essential, patience
+    from runtime.tasks import essential, patience, stopping
 
     logs.configure(role, own.log_level, own.log_format)
     program = importlib.import_module(PROGRAMS[role][0]).run
@@ -67,7 +67,7 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
             try:
                 if pid_file is not None:
                     files.put(pid_file, f"{os.getpid()}\n", durable=False)
-                uvloop.run(program(own))
+                uvloop.run(stopping.to_its_end(program(own)))
                 return
             except OSError as error:
                 if unusable(error):

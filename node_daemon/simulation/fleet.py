@@ -6,7 +6,6 @@ the platform they are normal nodes of virt type `test`.
 
 import asyncio
 import random
-import signal
 from datetime import datetime, timedelta
 
 import structlog
@@ -30,6 +29,7 @@ from runtime import logs
 from runtime.bus import bus
 from runtime.settings import SimulationSettings
 from runtime.tasks.essential import Essential, until_stopped
+from runtime.tasks.stopping import on_signals
 from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
@@ -41,8 +41,7 @@ URI = "test:///simulated"
 async def run(settings: SimulationSettings) -> None:
     """Serve all nodes until SIGTERM or SIGINT. Raises Occupied when another process works in the same data folder."""
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    on_signals(stop)
     folder = new_folder(settings.data_dir)
     with hold(folder):
         host_store = HostStore(folder / "hosts.sqlite")

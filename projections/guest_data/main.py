@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from runtime.files.private import passable
 from runtime.process import this
 from runtime.settings import GuestDataSettings
 from runtime.tasks.essential import Essential, until_stopped
+from runtime.tasks.stopping import on_signals
 from runtime.text.masking import masked
 
 log = logs.get(__name__)
@@ -40,8 +40,7 @@ async def run(settings: GuestDataSettings) -> None:
     token = kept_token(settings.home)
     folder = drop_privileges(settings.copies_dir, settings.nats_creds)
     stop = asyncio.Event()
-    for sig in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sig, stop.set)
+    on_signals(stop)
     await until_stopped(stop, keep(settings, folder, token, stop))
     log.info("guest-data stopped")
 
