@@ -23,58 +23,43 @@ log = logs.get(__name__)
 #: Of the uuids of filters.
 UUIDS = uuid.UUID("5b0a52d6-6e0b-4a53-9c1c-0f2f6a4a7e11")
 
-_MAC = """
-<filter name='NAME-mac' chain='mac' priority='-800'>
-  <rule action='return' direction='out' priority='350'><mac srcmacaddr='$MAC'/></rule>
-  <rule action='drop' direction='out' priority='500'><mac/></rule>
-</filter>
-"""
-_IPV4 = """
-<filter name='NAME-ipv4' chain='ipv4-guest' priority='-710'>
-  <rule action='return' direction='out' priority='100'>
+#: What a guest sends on any network, up to its last rule: its own MAC address, no answers of a DHCP server, and the
+#: address that it was given. `$IP` stands for each such address.
+_COMMON = """
+  <rule action='drop' direction='out' priority='100'><mac match='no' srcmacaddr='$MAC'/></rule>
+  <rule action='accept' direction='out' priority='200'>
     <ip srcipaddr='0.0.0.0' dstipaddr='255.255.255.255' protocol='udp' srcportstart='68' dstportstart='67'/>
   </rule>
-  <rule action='drop' direction='out' priority='200'><ip protocol='udp' srcportstart='67'/></rule>
-  <rule action='return' direction='out' priority='300'><ip srcipaddr='$IP'/></rule>
-  <rule action='drop' direction='out' priority='1000'/>
-</filter>
-"""
-_ARP = """
-<filter name='NAME-arp' chain='arp-guest' priority='-510'>
+  <rule action='drop' direction='out' priority='210'><ip protocol='udp' srcportstart='67'/></rule>
+  <rule action='accept' direction='out' priority='220'><ip srcipaddr='$IP'/></rule>
   <rule action='drop' direction='out' priority='300'><arp match='no' arpsrcmacaddr='$MAC'/></rule>
-  <rule action='return' direction='out' priority='400'><arp arpsrcipaddr='$IP'/></rule>
-  <rule action='return' direction='out' priority='410'><arp arpsrcipaddr='0.0.0.0'/></rule>
-  <rule action='drop' direction='out' priority='1000'/>
-</filter>
+  <rule action='accept' direction='out' priority='310'><arp arpsrcipaddr='$IP'/></rule>
+  <rule action='accept' direction='out' priority='320'><arp arpsrcipaddr='0.0.0.0'/></rule>
+  <rule action='accept' direction='in' priority='600'><mac protocolid='ipv4'/></rule>
+  <rule action='accept' direction='in' priority='610'><mac protocolid='arp'/></rule>
 """
 _IPV6 = """
-<filter name='NAME-ipv6' chain='ipv6-guest' priority='-610'>
-  <rule action='drop' direction='out' priority='100'><ipv6 protocol='icmpv6' type='134'/></rule>
-  <rule action='drop' direction='out' priority='110'><ipv6 protocol='icmpv6' type='137'/></rule>
-  <rule action='drop' direction='out' priority='120'><ipv6 protocol='udp' srcportstart='547'/></rule>
-</filter>
+  <rule action='drop' direction='out' priority='400'><ipv6 protocol='icmpv6' type='134'/></rule>
+  <rule action='drop' direction='out' priority='410'><ipv6 protocol='icmpv6' type='137'/></rule>
+  <rule action='drop' direction='out' priority='420'><ipv6 protocol='udp' srcportstart='547'/></rule>
+  <rule action='accept' direction='inout' priority='620'><mac protocolid='ipv6'/></rule>
 """
 
 
-def _whole(kind: str, parts: str, protocols: str) -> str:
-    """The filter that a domain names: these parts, then all traffic of these protocols, and nothing else."""
-    references = "".join(f"<filterref filter='NAME-{each}'/>" for each in parts.split())
-    accepted = "".join(
-        f"<rule action='accept' direction='inout' priority='600'><mac protocolid='{each}'/></rule>"
-        for each in protocols.split()
-    )
+def _whole(kind: str, rules: str) -> str:
+    """The filter that a domain names: these rules, and nothing else passes.
+
+    All rules are in one chain: for each further chain, libvirt runs several programs more.
+    """
     rest = "<rule action='drop' direction='inout' priority='1000'/>"
-    return f"<filter name='NAME-{kind}' chain='root'>{references}{accepted}{rest}</filter>"
+    return f"<filter name='NAME-{kind}' chain='root'>{rules}{rest}</filter>"
 
 
 #: The filters that domains name: on a network without IPv6, and with it.
 IPV4_ONLY, WITH_IPV6 = "single", "dual"
-#: Each filter after those that it names.
-FILTERS = (
-    *(_MAC, _IPV4, _ARP, _IPV6),
-    _whole(IPV4_ONLY, "mac ipv4 arp", "ipv4 arp"),
-    _whole(WITH_IPV6, "mac ipv4 arp ipv6", "ipv4 arp ipv6"),
-)
+FILTERS = (_whole(IPV4_ONLY, _COMMON), _whole(WITH_IPV6, _COMMON + _IPV6))
+#: Filters of earlier versions, which these two named.
+EARLIER = ("mac", "ipv4", "arp", "ipv6")
 
 
 @dataclass(frozen=True)
@@ -123,8 +108,8 @@ def prepare(connection: Any, network: Any, names: HostNames) -> GuestFilter:
 
 def remove(connection: Any, names: HostNames) -> None:
     """Remove the filters of a node. libvirt keeps those of guests that run."""
-    for text in reversed(FILTERS):
-        found = _found(connection, _named(text, names).get("name", ""))
+    for kind in (IPV4_ONLY, WITH_IPV6, *EARLIER):
+        found = _found(connection, names.filter(kind))
         if found is not None:
             with contextlib.suppress(libvirt.libvirtError):  # it is in use
                 found.undefine()

@@ -10,8 +10,10 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import libvirt
 import pytest
 
+from node_daemon.hypervisor import guest_filter
 from tests.attacks import frames
 from tests.attacks.bed import BRIDGE, HOST, OUTSIDE, SEED, Bed, Guest, bed, discovery
 from tests.attacks.frames import ARP, IPV4, UDP
@@ -196,3 +198,19 @@ async def test_what_is_denied_is_logged(scene: Scene) -> None:
     assert not scene.me.reaches(HOST, 5432)
     said = await asyncio.to_thread(scene.bed.protect)
     assert "packets of guests to what they must not reach were dropped" in " ".join(said)
+
+
+async def test_filters_of_an_earlier_version_are_replaced_and_removed(scene: Scene) -> None:
+    connection, names = scene.bed.connection, scene.bed.names
+    dual, parts = names.filter("dual"), names.filter("arp")
+    connection.nwfilterDefineXML(f"<filter name='{parts}' chain='arp-guest'/>")
+    connection.nwfilterLookupByName(dual).undefine()
+    connection.nwfilterDefineXML(f"<filter name='{dual}' chain='root'><filterref filter='{parts}'/></filter>")
+    network = connection.networkLookupByName("default")
+    guest_filter.prepare(connection, network, names)
+    assert parts not in connection.nwfilterLookupByName(dual).XMLDesc()
+    guest_filter.remove(connection, names)
+    for removed in (dual, parts):
+        with pytest.raises(libvirt.libvirtError):
+            connection.nwfilterLookupByName(removed)
+    connection.nwfilterLookupByName(names.filter("single"))  # guests use it

@@ -199,7 +199,7 @@ def rules_of(connection: Any, names: HostNames) -> list[str]:
     listed = b"".join(subprocess.check_output(program) for program in (["iptables", "-S"], ["ebtables-save"]))
     found = ["chain"] if names.word.encode() in listed else []
     with contextlib.suppress(libvirt.libvirtError):
-        connection.nwfilterLookupByName(names.filter("mac"))
+        connection.nwfilterLookupByName(names.filter("single"))
         found.append("filter")
     return found
 
