@@ -57,10 +57,11 @@ class RevokeEnrollment(EnrollmentCommand):
 
 
 class JoinNode(EnrollmentCommand):
-    """A host presents a token, of which `digest` is the SHA-256, and its own public key."""
+    """A host presents a token, of which `digest` is the SHA-256, its own public key, and that of its guest-data."""
 
     digest: Digest
     public_key: PublicKey
+    guest_key: PublicKey | None = None
 
 
 class WithdrawEnrollment(EnrollmentCommand):
@@ -86,12 +87,15 @@ class JoinTokenIssued(EnrollmentEvent):
 
 
 class NodeJoined(EnrollmentEvent):
-    """A host used the token. `replaced`: the fingerprint of the node's earlier key, which this event revokes."""
+    """A host used the token. `replaced`: the fingerprint of the node's earlier key, which this event revokes, and with
+    it that of its guest-data. `guest_key`: the public key of guest-data.
+    """
 
     TOPIC = "nebula.enrollment.NodeJoined"
     public_key: str
     key_fingerprint: str
     replaced: str | None = None
+    guest_key: str | None = None
 
 
 class JoinTokenReused(EnrollmentEvent):
@@ -127,9 +131,13 @@ class JoinToken(Message):
 
 
 class NodeKey(Message):
-    """The key of a node. `digest`, `issued_at`, `expires_at`: of the token with which it joined."""
+    """The key of a node, and the one of its guest-data. They are revoked together.
+
+    `digest`, `issued_at`, `expires_at`: of the token with which it joined.
+    """
 
     public_key: str
+    guest_key: str | None = None
     fingerprint: str
     joined_at: AwareDatetime
     digest: str
@@ -138,10 +146,17 @@ class NodeKey(Message):
     revoked_at: AwareDatetime | None = None
     reused: bool = False
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """The public keys."""
+        return (self.public_key,) if self.guest_key is None else (self.public_key, self.guest_key)
+
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
 class Enrollment:
-    """`key`: the last key of the node, also after it was revoked. `revoked`: all earlier keys that were replaced."""
+    """`key`: the last key of the node, also after it was revoked. `revoked`: all earlier keys that were replaced, with
+    those of guest-data.
+    """
 
     id: str
     token: JoinToken | None = None
@@ -211,7 +226,8 @@ def join(enrollment: Enrollment | None, command: JoinNode) -> list[EnrollmentEve
     """Let the host join. A repeat by the same key with the same token, within the token's hour, is no second use."""
     token, key = (enrollment.token, enrollment.key) if enrollment is not None else (None, None)
     if key is not None and key.digest == command.digest:
-        if key.public_key == command.public_key and key.revoked_at is None and command.at < key.expires_at:
+        same = (key.public_key, key.guest_key) == (command.public_key, command.guest_key)
+        if same and key.revoked_at is None and command.at < key.expires_at:
             return []
         if key.public_key == command.public_key or key.reused:
             raise token_used(command.enrollment)
@@ -222,14 +238,18 @@ def join(enrollment: Enrollment | None, command: JoinNode) -> list[EnrollmentEve
         detail = f"the join token of node {command.enrollment} expired at {token.expires_at:%Y-%m-%dT%H:%M:%SZ}"
         raise Rejected("join_token_expired", f"{detail}; an operator has to make a new one (nebula node token)")
     replaced = enrollment.valid_key if enrollment is not None else None
-    if enrollment is not None and command.public_key in (*enrollment.revoked, key.public_key if key else ""):
+    earlier = (*enrollment.revoked, *(key.all if key is not None else ())) if enrollment is not None else ()
+    if command.public_key in earlier:
         raise Rejected("node_key_used", "this key was the node's before; make a new key", field="public_key")
+    if command.guest_key in (*earlier, command.public_key):
+        raise Rejected("node_key_used", "guest-data needs a new key of its own", field="guest_key")
     return [
         NodeJoined(
             at=command.at,
             public_key=command.public_key,
             key_fingerprint=fingerprint_of(command.public_key),
             replaced=replaced.fingerprint if replaced is not None else None,
+            guest_key=command.guest_key,
         )
     ]
 
@@ -271,13 +291,14 @@ def changed(enrollment: Enrollment, event: EnrollmentEvents) -> Enrollment:
             token = enrollment.token
             joined = NodeKey(
                 public_key=event.public_key,
+                guest_key=event.guest_key,
                 fingerprint=event.key_fingerprint,
                 joined_at=event.at,
                 digest=token.digest if token is not None else "",
                 issued_at=token.issued_at if token is not None else event.at,
                 expires_at=token.expires_at if token is not None else event.at,
             )
-            revoked = enrollment.revoked if key is None else (*enrollment.revoked, key.public_key)
+            revoked = enrollment.revoked if key is None else (*enrollment.revoked, *key.all)
             return replace(enrollment, token=None, key=joined, revoked=revoked)
         case JoinTokenReused():
             return replace(enrollment, key=key.model_copy(update={"reused": True}) if key is not None else None)

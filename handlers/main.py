@@ -36,7 +36,7 @@ from handlers.managers.liveness import Liveness
 from handlers.managers.missing_images import MissingImages
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
-from handlers.nodes.joining import Bus, Joining, Signer, unsigned
+from handlers.nodes.joining import Bus, Joining, Signers
 from handlers.nodes.leases import Leases, newest_lease
 from handlers.nodes.registration import Registration, hear_heartbeats
 from handlers.nodes.reports import Reports, receive
@@ -160,7 +160,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
             keyed=not settings.unsigned_nodes,
         ),
         joining=Joining(
-            store, bus_of(settings), signer(settings), settings.node_credential_hours * 3600, nodes, malformed
+            store, bus_of(settings), signers(settings), settings.node_credential_hours * 3600, nodes, malformed
         ),
         reports=Reports(store, world, nodes),
         parking=parking,
@@ -181,15 +181,16 @@ def bus_of(settings: HandlersSettings) -> Bus:
         raise CannotRun(f"NEBULA_NATS_CA: {error.strerror}: {settings.nats_ca}") from error
 
 
-def signer(settings: HandlersSettings) -> Signer:
-    """Makes credentials of nodes, if this process has the key for that. Raises CannotRun."""
+def signers(settings: HandlersSettings) -> Signers:
+    """Make credentials of nodes, if this process has the keys for that. Raises CannotRun."""
     file = settings.node_signer_path
     try:
-        return signer_of(file).credentials
+        found = signer_of(file)
+        return Signers(found.credentials, found.guest_credentials)
     except FileNotFoundError as error:
         if settings.node_signer_file is not None:
             raise CannotRun(f"cannot read NEBULA_NODE_SIGNER_FILE: {error.strerror}: {file}") from error
-        return unsigned  # a bus without accounts
+        return Signers()  # a bus without accounts
     except (OSError, ValueError) as error:
         raise CannotRun(f"{file} cannot be used: {error}") from error
 

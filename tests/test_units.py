@@ -8,6 +8,7 @@ import pytest
 
 from cli.local.bus_authority import GIVEN, SERVER
 from runtime.bus.accounts.table import GUEST_DATA
+from runtime.bus.guest_credentials import GuestFiles
 from runtime.settings import (
     AuthoritySettings,
     Common,
@@ -80,6 +81,12 @@ def test_a_role_without_guests_has_no_right_on_its_host(role: str) -> None:
     assert own == (["yes"] if role == "guest-data" else [f"nebula-{role}"])
 
 
+def test_guest_data_reads_the_credential_that_the_node_of_its_host_renews() -> None:
+    home = dict(line.split("=") for line in values("node", "Environment"))["NEBULA_HOME"]
+    assert values("guest-data", "LoadCredential") == [f"bus.creds:{GuestFiles(Path(home)).creds}"]
+    assert values("guest-data", "Restart") == ["always"], "it ends when the credential that it began with expires"
+
+
 def test_each_user_is_made_and_none_without_a_unit() -> None:
     users = re.findall(r"^u (\S+)", (DEPLOY / "nebula.sysusers").read_text(), re.MULTILINE)
     assert users == [user for role in WITH_USER for user in values(role, "User")]
@@ -118,5 +125,6 @@ def test_secrets_are_files_that_only_this_role_is_given(role: str) -> None:
     assert files.keys() - {"NEBULA_NATS_CREDS"} == SECRETS[role]
     loaded = dict(line.split(":") for line in values(role, "LoadCredential"))
     assert {path.removeprefix("%d/") for path in files.values()} == loaded.keys()
-    assert all(path == f"/etc/nebula/{role}/{name}" for name, path in loaded.items())
+    folder = "/var/lib/nebula/guest-credentials" if role == "guest-data" else f"/etc/nebula/{role}"
+    assert all(path == f"{folder}/{name}" for name, path in loaded.items())
     assert "PASSWORD" not in "".join(line for line in unit(role).splitlines() if not line.startswith("#"))

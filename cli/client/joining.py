@@ -44,15 +44,19 @@ def exchange(home: Path, api: Client, token: str, *, own: bool = False) -> "Held
     found, url = _TOKEN.fullmatch(token), api.url
     assert found is not None
     files = Files(home)
-    seed = files.pending(hashlib.sha256(token.encode()).hexdigest())
-    body = {"node": found[1], "token": token, "public_key": public(seed)}
+    made = files.pending(hashlib.sha256(token.encode()).hexdigest())
+    body = {"node": found[1], "token": token, "public_key": public(made.seed)}
+    guest = "" if own else made.guest  # guest-data of `nebula up` has a credential of its role
+    if guest:  # an unfinished join of an earlier version has none
+        body["guest_key"] = public(guest)
     answer = api.send("POST", path("join"), body)
     try:
         joined = Joined.model_validate(answer)
     except ValidationError:
         raise CliError(f"what answers at {url} is not a Nebula platform of this version") from None
     try:
-        return files.store(joined, seed, url, reached(joined.nats_url, platform_url(url).host), own=own)
+        at = reached(joined.nats_url, platform_url(url).host)
+        return files.store(joined, made.seed, url, at, guest=guest, own=own)
     except ValueError as error:
         raise CliError(f"the node key in the answer of {url} cannot be used: {error}") from error
 

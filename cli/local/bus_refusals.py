@@ -23,7 +23,7 @@ from nats.js.errors import Error as JetStreamError
 from domain.contract import Refusal
 from runtime import logs, subjects
 from runtime.bus.accounts.jwt import claims
-from runtime.bus.accounts.table import A_NODE, ROLES
+from runtime.bus.accounts.table import A_NODE, GUEST_DATA, ROLES
 from runtime.bus.malformed import cut
 
 log = logs.get(__name__)
@@ -85,6 +85,8 @@ def actor(name: str) -> str | None:
     """The principal of a credential with this name."""
     if name in ROLES:
         return f"system:{name}"
+    if name.startswith(f"{GUEST_DATA}-"):
+        return f"system:{name}"  # of one node
     return f"node:{name.removeprefix(f'{A_NODE}-')}" if name.startswith(f"{A_NODE}-") else None
 
 

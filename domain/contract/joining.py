@@ -16,11 +16,12 @@ MOST_CREDENTIAL = 16 * 1024
 
 
 class JoinRequest(Message):
-    """A host wants to be the node of this name. The token is the proof."""
+    """A host wants to be the node of this name. The token is the proof. `guest_key`: of its guest-data."""
 
     node: Slug
     token: JoinToken
     public_key: PublicKey
+    guest_key: PublicKey | None = None
 
 
 class RenewRequest(Message):
@@ -34,6 +35,7 @@ class Joined(Message):
     accounts. `expires_at`, `now`: in seconds since 1970, by the clock of the handlers. `nats_url`: the servers of the
     bus; a host 0.0.0.0 stands for the host at which the node reached the gateway. `nats_ca`: their authority, in PEM.
     `node_key`: the key of the node that proves who wrote a document, sealed for the node's public key, in base64.
+    `guest_credential`: a JWT for the key of its guest-data; empty if the host sent no such key when it joined.
     """
 
     node: Slug
@@ -43,3 +45,4 @@ class Joined(Message):
     nats_url: Annotated[str, Field(max_length=2000)]
     nats_ca: Annotated[str, Field(max_length=MOST_CREDENTIAL)] = ""
     node_key: Annotated[str, Field(max_length=200)] = ""
+    guest_credential: Annotated[str, Field(max_length=MOST_CREDENTIAL)] = ""

@@ -26,17 +26,21 @@ PATIENCE = Patience(one_try=5.0, in_all=10.0, nobody=3.0)
 
 
 class Join(bodies.Body):
-    """`node`: the name of the node for which the token was issued. `public_key`: of the key that the host has made."""
+    """`node`: the name of the node for which the token was issued. `public_key`, `guest_key`: of the keys that the host
+    has made.
+    """
 
     node: Slug
     token: JoinToken
     public_key: Annotated[PublicKey, Field(description="an ed25519 public key in the format of NATS (nkey)")]
+    guest_key: Annotated[PublicKey | None, Field(description="another one, of the host's guest-data")] = None
 
 
 class JoinView(TypedDict):
     """The credential of the node: a JWT for its key; empty if the bus needs none. Times are in seconds since 1970.
 
-    `node_key`: the key with which the node checks documents, sealed for its public key, in base64.
+    `node_key`: the key with which the node checks documents, sealed for its public key, in base64. `guest_credential`:
+    a JWT for `guest_key`; empty without that.
     """
 
     node: str
@@ -46,12 +50,14 @@ class JoinView(TypedDict):
     nats_url: str
     nats_ca: str
     node_key: str
+    guest_credential: str
 
 
 async def join(gateway: Gateway, request: Request) -> Response:
     """Let a host join. Raises Problem: 401 for a token that is not valid."""
     given = Join.model_validate_json(await content.read(request) or b"{}")
-    body = JoinRequest(node=given.node, token=given.token, public_key=given.public_key).model_dump_json().encode()
+    asked = JoinRequest(node=given.node, token=given.token, public_key=given.public_key, guest_key=given.guest_key)
+    body = asked.model_dump_json().encode()
     try:
         found = await requests.request(gateway.nc, subjects.JOIN, body, PATIENCE, Joined.model_validate)
     except Unanswered as error:
@@ -68,6 +74,7 @@ async def join(gateway: Gateway, request: Request) -> Response:
         "nats_url": found.nats_url,
         "nats_ca": found.nats_ca,
         "node_key": found.node_key,
+        "guest_credential": found.guest_credential,
     }
     return Response(to_json(view), 200, {"Cache-Control": "no-store"}, "application/json")
 

@@ -83,8 +83,8 @@ class Enrollments:
 
 
 def revoked(state: Enrollment | None) -> tuple[str, ...]:
-    """All public keys of a node that are not valid any more."""
+    """All public keys of a node and its guest-data that are not valid any more."""
     if state is None:
         return ()
     last = state.key
-    return (*state.revoked, last.public_key) if last is not None and last.revoked_at is not None else state.revoked
+    return (*state.revoked, *last.all) if last is not None and last.revoked_at is not None else state.revoked

@@ -32,12 +32,20 @@ from runtime.sealed import seal
 log = logs.get(__name__)
 
 Signer = Callable[[str, str, int], str]
-"""Makes the JWT of a node from its name, its public key, and the second since 1970 at which it expires."""
+"""Makes a JWT from the name of a node, a public key, and the second since 1970 at which it expires."""
 
 
 def unsigned(_: str, __: str, ___: int) -> str:
     """For a bus without accounts: there is no credential."""
     return ""
+
+
+@dataclass(frozen=True)
+class Signers:
+    """Make the credentials of a node, and of its guest-data."""
+
+    node: Signer = unsigned
+    guest_data: Signer = unsigned
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Joining:
         self,
         store: EventStore,
         bus: Bus,
-        sign: Signer,
+        sign: Signers,
         seconds: float,
         keys: NodeKeys,
         malformed: Malformed | None = None,
@@ -72,14 +80,18 @@ class Joining:
         node = request.node
         sealed = self._sealed(node, request.public_key)  # a key that is none does not use up the token
         digest = hashlib.sha256(request.token.encode()).hexdigest()
-        command = JoinNode(enrollment=node, at=now(), digest=digest, public_key=request.public_key)
+        if request.guest_key is not None:
+            self._sealed(node, request.guest_key, "guest_key")  # it has to be a key
+        command = JoinNode(
+            enrollment=node, at=now(), digest=digest, public_key=request.public_key, guest_key=request.guest_key
+        )
         known = await self._store.load(ref(node), evolve, fresh=True)  # a replica that lags may not know the token
         context = Context(actor=f"node:{node}")
         applied = await apply(self._store, ref(node), decide, evolve, command, context, known=known)
         if any(isinstance(event, JoinTokenReused) for _, event in applied.decoded):
             raise token_used(node)
         log.info("node joined", node=node, key=fingerprint_of(request.public_key), repeat=not applied.events)
-        return self._joined(node, request.public_key, sealed)
+        return self._joined(node, request.public_key, request.guest_key, sealed)
 
     async def renew(self, node: str, request: RenewRequest) -> Joined:
         """A new credential for the node's key, if it is valid. Raises Rejected, Unavailable."""
@@ -88,22 +100,23 @@ class Joining:
         if key is None or key.public_key != request.public_key:
             raise Rejected("enrollment_revoked", f"this key of node {node} was revoked; join again with a new token")
         log.info("credential of a node renewed", node=node, key=key.fingerprint)
-        return self._joined(node, key.public_key, self._sealed(node, key.public_key))
+        return self._joined(node, key.public_key, key.guest_key, self._sealed(node, key.public_key))
 
-    def _sealed(self, node: str, public_key: str) -> str:
+    def _sealed(self, node: str, public_key: str, field: str = "public_key") -> str:
         """The key of a node, which only its host can open: the answer passes others. Raises Rejected."""
         try:
             return seal(public_key, self._keys.of(node))
         except ValueError as error:
             why = f"{error}: make it with `nebula node join`"
-            raise Rejected("invalid_public_key", why, field="public_key") from error
+            raise Rejected("invalid_public_key", why, field=field) from error
 
-    def _joined(self, node: str, public_key: str, sealed: str) -> Joined:
+    def _joined(self, node: str, public_key: str, guest_key: str | None, sealed: str) -> Joined:
         began = int(time.time())
         expires = began + int(self._seconds)
         return Joined(
             node=node,
-            credential=self._sign(node, public_key, expires),
+            credential=self._sign.node(node, public_key, expires),
+            guest_credential=self._sign.guest_data(node, guest_key, expires) if guest_key is not None else "",
             expires_at=expires,
             now=began,
             nats_url=self._bus.url,

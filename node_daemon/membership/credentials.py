@@ -1,11 +1,14 @@
-"""The credential of this host: the key that it has made itself, and what it got for it when it joined.
+"""The credential of this host: the keys that it has made itself, and what it got for them when it joined.
 
     <home>/node/credentials/      0700
         node.json                 the node's name, the bus, how long the credential is valid
         bus.creds                 the JWT and the seed of the key, as NATS tools write them (0600)
         ca.pem                    the authority of the bus
         node.key                  the key that proves who wrote a document for this node, or a report of it (0600)
-        pending.json              the key of a join that is not finished
+        guest.seed                the seed of guest-data's key (0600)
+        pending.json              the keys of a join that is not finished
+
+What guest-data reads is in a folder of its own (`runtime/bus/guest_credentials.py`).
 
 The key is made here and never leaves this host. It is stored before the token is sent: if the answer is lost, the same
 command can be repeated.
@@ -21,7 +24,9 @@ import nkeys
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from domain.contract.joining import Joined
+from runtime.bus.guest_credentials import GuestFiles
 from runtime.files.files import put
+from runtime.files.private import passable
 from runtime.sealed import unseal
 from runtime.settings import NodeSettings
 from runtime.tasks.patience import CannotRun
@@ -58,12 +63,13 @@ class Held(BaseModel):
 
 
 class Pending(BaseModel):
-    """The seed of a key that was sent with a token, of which `digest` is the SHA-256."""
+    """The seeds of the keys that were sent with a token, of which `digest` is the SHA-256."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     digest: str
     seed: str
+    guest: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,8 @@ class Files:
 
     def make(self) -> None:
         """Make the folder. Raises OSError."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        passable(self.folder.parent)
+        self.folder.mkdir(mode=0o700, exist_ok=True)
 
     def held(self) -> Held | None:
         """What this host has got; None if it has not joined. Raises CannotRun if the file is damaged."""
@@ -102,26 +109,35 @@ class Files:
         except (ValidationError, OSError) as error:
             raise CannotRun(f"{file} cannot be read; join again (nebula node token, nebula node join)") from error
 
-    def pending(self, digest: str) -> str:
-        """The seed of the key for a token; made and stored at the first call. Raises OSError."""
+    def pending(self, digest: str) -> Pending:
+        """The seeds of the keys for a token; made and stored at the first call. Raises OSError."""
         file = self.folder / "pending.json"
         try:
             found = Pending.model_validate_json(file.read_bytes())
             if found.digest == digest:
-                return found.seed
+                return found
         except (FileNotFoundError, ValidationError):
             pass
         self.make()
-        seed: str = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER).decode()
-        put(file, Pending(digest=digest, seed=seed).model_dump_json())
-        return seed
+        made = Pending(digest=digest, seed=new_seed(), guest=new_seed())
+        put(file, made.model_dump_json())
+        return made
 
     def store(
-        self, joined: Joined, seed: str, gateway: str, nats_url: str, *, keep_key: bool = False, own: bool = False
+        self,
+        joined: Joined,
+        seed: str,
+        gateway: str,
+        nats_url: str,
+        *,
+        guest: str = "",
+        keep_key: bool = False,
+        own: bool = False,
     ) -> Held:
-        """Store an answer; `node.json` is written last. `keep_key`: but not the node key in it. `own`: as in `Held`.
+        """Store an answer; `node.json` is written last. `guest`: the seed of guest-data's key. `keep_key`: do not store
+        the node key of the answer. `own`: as in `Held`.
 
-        Raises OSError, ValueError if its node key cannot be opened.
+        Raises OSError, CannotRun; ValueError if its node key cannot be opened.
         """
         self.make()
         key = unseal(seed, joined.node_key) if joined.node_key and not keep_key else None
@@ -144,6 +160,7 @@ class Files:
         if key is not None:
             put(self.node_key, key.hex() + "\n")
         put(self.folder / "seed", seed)
+        self._store_guest(joined, guest, nats_url, keep=keep_key)
         put(self.folder / "node.json", held.model_dump_json(indent=2) + "\n")
         (self.folder / "pending.json").unlink(missing_ok=True)
         return held
@@ -161,9 +178,31 @@ class Files:
             found.append(public(Pending.model_validate_json((self.folder / "pending.json").read_bytes()).seed))
         return found
 
+    def _store_guest(self, joined: Joined, seed: str, nats_url: str, *, keep: bool) -> None:
+        files = GuestFiles(self.home)
+        if joined.guest_credential and seed:
+            put(self.folder / "guest.seed", seed)
+            files.store(joined.guest_credential, seed, nats_url, joined.nats_ca)
+        elif not keep:  # of an earlier join
+            files.remove()
+            (self.folder / "guest.seed").unlink(missing_ok=True)
+
+    def guest_seed(self) -> str:
+        """The seed of guest-data's key; empty if this host joined without one. Raises OSError."""
+        try:
+            return (self.folder / "guest.seed").read_text().strip()
+        except FileNotFoundError:
+            return ""
+
     def seed(self) -> str:
         """The seed of the node's key. Raises OSError."""
         return (self.folder / "seed").read_text().strip()
+
+
+def new_seed() -> str:
+    """The seed of a new key."""
+    found: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
+    return found.decode()
 
 
 def public(seed: str) -> str:

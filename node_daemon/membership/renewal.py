@@ -16,6 +16,7 @@ from runtime.bus import requests
 from runtime.bus.replies import InvalidReply
 from runtime.bus.requests import Patience, Unanswered
 from runtime.tasks.backoff import Backoff
+from runtime.tasks.patience import CannotRun
 
 log = logs.get(__name__)
 
@@ -26,11 +27,14 @@ MOST_SECONDS = 3600.0
 
 
 async def renew(bus: Client, files: Files, held: Held) -> Held:
-    """Renew once. Raises Unanswered, requests.Refused, InvalidReply, OSError, ValueError."""
+    """Renew once. Raises Unanswered, requests.Refused, InvalidReply, OSError, ValueError, CannotRun."""
     body = RenewRequest(public_key=held.public_key).model_dump_json().encode()
     joined = await requests.request(bus, subjects.renew(held.node), body, Patience(5.0), Joined.model_validate)
     # Whoever can answer on the bus can seal a key for this host: the one that it has decides whom it believes.
-    renewed = files.store(joined, files.seed(), held.gateway, held.nats_url, keep_key=held.keyed, own=held.own)
+    guest = files.guest_seed()
+    renewed = files.store(
+        joined, files.seed(), held.gateway, held.nats_url, guest=guest, keep_key=held.keyed, own=held.own
+    )
     log.info("credential renewed", node=held.node, hours=round(renewed.seconds / 3600, 2))
     return renewed
 
@@ -45,7 +49,7 @@ async def keep_valid(bus: Client, files: Files) -> None:
             try:
                 held = await renew(bus, files, held)
                 break
-            except (Unanswered, requests.Refused, InvalidReply, OSError, ValueError) as error:
+            except (Unanswered, requests.Refused, InvalidReply, OSError, ValueError, CannotRun) as error:
                 log.warning("the credential cannot be renewed; it will be tried again", error=str(error) or repr(error))
             await asyncio.sleep(min(pause, held.seconds / 10))
     await asyncio.Event().wait()

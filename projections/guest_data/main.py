@@ -14,7 +14,7 @@ from projections.guest_data.copies import Copies
 from projections.guest_data.source import Source
 from projections.guest_data.status import Status, kept_token
 from runtime import listener, logs, subjects, unprivileged
-from runtime.bus import bus
+from runtime.bus import bus, guest_credentials
 from runtime.bus.refusal_records import RefusalRecords
 from runtime.bus.status import publish_status
 from runtime.files.private import passable
@@ -26,8 +26,6 @@ from runtime.text.masking import masked
 
 log = logs.get(__name__)
 
-#: The user that it becomes if root started it.
-USER = "nebula-guest-data"
 #: On a busy host, commands get the processor before guests.
 NICE = 5
 #: Seconds between two questions which copies are invalid.
@@ -37,6 +35,7 @@ LOOK_SECONDS = 30.0
 async def run(settings: GuestDataSettings) -> None:
     """Serve guests until SIGTERM or SIGINT. Raises errors that retries do not solve."""
     os.nice(NICE)
+    settings = guest_credentials.applied(settings)
     token = kept_token(settings.home)
     folder = drop_privileges(settings.copies_dir, settings.nats_creds)
     stop = asyncio.Event()
@@ -51,10 +50,12 @@ def drop_privileges(folder: Path, credential: Path | None = None) -> Path | None
 
     Raises CannotRun if that user is root.
     """
-    account = unprivileged.account(USER)
-    if account is not None and credential is not None:
+    account = unprivileged.account(guest_credentials.USER)
+    if account is not None:
         with contextlib.suppress(OSError):  # whoever reads it says what is wrong
-            os.chown(credential, account.uid, account.gid, follow_symlinks=False)
+            if credential is not None:
+                os.chown(credential, account.uid, account.gid, follow_symlinks=False)
+            guest_credentials.give(folder.parent, account)
     made: Path | None = folder
     try:
         passable(folder.parent)

@@ -108,6 +108,10 @@ def test_the_signer_of_nodes_signs_for_public_keys_of_users_only(tmp_path: Path)
     authority.write()
     signer = signer_of(authority.signer_file)
     assert "node-n1" in claims(signer.credentials("n1", new(Owner.USER).public, 1)).values()
+    assert "guest-data-n1" in claims(signer.guest_credentials("n1", new(Owner.USER).public, 1)).values()
+    (tmp_path / "old").write_text("\n".join(authority.signer_file.read_text().split()[:2]))  # of an earlier version
+    old = signer_of(tmp_path / "old")
+    assert old.account == signer.account and old.guest_credentials("n1", new(Owner.USER).public, 1) == ""
     for wrong in ("", "U" * 56, new(Owner.ACCOUNT).public, new(Owner.USER).public[:-1] + "é"):
         with pytest.raises(WrongKey):
             signer.credentials("n1", wrong, 1)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
+from domain.contract.guest_data import SeedsUnknown
 from domain.contract.joining import Joined, JoinRequest
 from domain.enrollment import IssueJoinToken, RevokeEnrollment, decide, evolve
 from eventstore.log.keyring import Keyring
@@ -20,13 +22,15 @@ from handlers.nodes.joining import ref
 from node_daemon.membership.credentials import Files, applied, public
 from node_daemon.membership.node_key import node_key
 from node_daemon.membership.renewal import renew
+from projections.guest_data.asker import Asker
 from runtime import subjects
-from runtime.bus import bus, requests
-from runtime.bus.accounts import revoking
+from runtime.bus import bus, guest_credentials, replies, requests
+from runtime.bus.accounts import credentials, revoking
+from runtime.bus.guest_credentials import GuestFiles
 from runtime.bus.requests import Patience
 from runtime.node_keys import node_keys
 from runtime.random_id import random_uuid
-from runtime.settings import NodeSettings
+from runtime.settings import GuestDataSettings, NodeSettings
 from runtime.tasks.patience import CannotRun
 from tests.bus_accounts.conftest import Guarded
 from tests.event_keys import put_keys
@@ -66,11 +70,12 @@ async def joined(guarded: Guarded, home: Path, node: str) -> Files:
     words = {"operation": random_uuid(), "fingerprint": "f"}
     await decided(guarded, node, IssueJoinToken(enrollment=node, at=now(), digest=digest, **words))
     files = Files(home)
-    seed = files.pending(digest)
-    body = JoinRequest(node=node, token=token, public_key=public(seed)).model_dump_json().encode()
+    made = files.pending(digest)
+    keys = {"public_key": public(made.seed), "guest_key": public(made.guest)}
+    body = JoinRequest(node=node, token=token, **keys).model_dump_json().encode()
     gateway = guarded.connections["gateway"]
     answer = await requests.request(gateway, subjects.JOIN, body, PATIENCE, Joined.model_validate)
-    files.store(answer, seed, "https://platform", answer.nats_url)
+    files.store(answer, made.seed, "https://platform", answer.nats_url, guest=made.guest)
     return files
 
 
@@ -104,6 +109,56 @@ async def test_a_node_joins_renews_and_is_cut_off(handlers: Guarded, tmp_path: P
         await asyncio.wait_for(node.until_ended(), 20)
     with pytest.raises(CannotRun, match="revoked"):
         await bus.connect(settings(home), "node-n7")
+
+
+def guest_settings(home: Path) -> GuestDataSettings:
+    return guest_credentials.applied(GuestDataSettings(home=home))
+
+
+async def test_guest_data_of_a_node_gets_a_credential_renewed_and_revoked_with_the_nodes(
+    handlers: Guarded, tmp_path: Path
+) -> None:
+    home = tmp_path / "host"
+    files = await joined(handlers, home, "n7")
+    guests, held = GuestFiles(home), files.held()
+    assert held is not None
+    said = credentials.read(guests.creds)
+    assert (said.name, said.inbox) == ("guest-data-n7", "_INBOX.guest-data-n7")
+    assert said.public != held.public_key and said.expires == credentials.read(files.creds).expires
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in (guests.creds, guests.place))
+
+    projections = handlers.connections["projections"]
+
+    async def answer(msg: Msg) -> None:
+        await msg.respond(replies.accepted(SeedsUnknown(digests=()).model_dump()))
+
+    await projections.subscribe(subjects.GUEST_SEEDS_HELD, cb=answer)
+    nc = await bus.connect(guest_settings(home), "guest-data")
+    assert await Asker(nc).invalid(()) == ()
+    with pytest.raises(requests.Unanswered):  # it is not the node
+        await requests.request(nc, subjects.renew("n7"), b"{}", Patience(1.0), Joined.model_validate)
+
+    guests.creds.unlink()
+    node = await bus.connect(settings(home), "node-n7")
+    await renew(node, files, held)
+    assert credentials.read(guests.creds).public == said.public
+    await (await bus.connect(guest_settings(home), "guest-data")).close()
+    await node.close()
+
+    words = {"operation": random_uuid(), "fingerprint": "f"}
+    await decided(handlers, "n7", RevokeEnrollment(enrollment="n7", at=now(), **words))
+    with pytest.raises(CannotRun, match="revoked"):
+        await asyncio.wait_for(nc.until_ended(), 20)
+    with pytest.raises(CannotRun, match="revoked"):
+        await bus.connect(guest_settings(home), "guest-data")
+
+
+async def test_the_environment_takes_precedence_for_guest_data(handlers: Guarded, tmp_path: Path) -> None:
+    await joined(handlers, tmp_path, "n7")
+    given = GuestDataSettings(home=tmp_path, nats_creds=tmp_path / "mine.creds")
+    assert guest_credentials.applied(given) == given
+    elsewhere = guest_credentials.applied(GuestDataSettings(home=tmp_path, nats_url="nats://10.0.0.9:4222"))
+    assert (elsewhere.nats_url, elsewhere.nats_creds) == ("nats://10.0.0.9:4222", GuestFiles(tmp_path).creds)
 
 
 async def test_a_host_that_had_a_node_key_does_not_start_without_it(handlers: Guarded, tmp_path: Path) -> None:

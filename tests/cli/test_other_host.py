@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +14,15 @@ import pytest
 
 from bench import homes
 from node_daemon.membership.credentials import Files
+from runtime.bus.accounts import credentials
+from runtime.bus.guest_credentials import GuestFiles
+from tests.cli.conftest import environment
 from tests.cli.listening import Listening, create, joined_node, listening_platform, register_blank, status_of, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
 
+#: The port of guest-data, in the namespace.
+SEED_PORT = "8775"
 #: Prints those ports of an address to which a connection is opened.
 REACHES = """
 import socket, sys
@@ -93,6 +100,26 @@ def ours(platform: Listening) -> set[str]:
     return set(named[1].split(","))
 
 
+@contextmanager
+def guest_data(home: Path, network: Network) -> Iterator[Path]:
+    """`nebula guest-data` of the other host, which has nothing but what it got when it joined. Yields its log."""
+    home.chmod(0o711)
+    command = [*network.within, sys.executable, "-m", "cli.main", "guest-data"]
+    settings, log = environment(home, SEED_HOST="127.0.0.1", SEED_PORT=SEED_PORT), home / "guest-data.log"
+    with log.open("w") as out, subprocess.Popen(command, env=settings, stderr=out) as child:
+        try:
+            yield log
+        finally:
+            child.kill()
+
+
+def healthy(network: Network) -> bool:
+    """Whether guest-data of the other host says that the projections answer it."""
+    ask = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{SEED_PORT}/healthz', timeout=5)"
+    command = [*network.within, sys.executable, "-c", ask]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def test_it_reaches_the_api_and_the_bus_and_nothing_else(listening: Listening, network: Network) -> None:
     ports = ours(listening)
     assert ports <= listeners() and len(ports) >= 4, ports
@@ -125,7 +152,12 @@ def test_it_joins_and_runs_a_vm(listening: Listening, network: Network, other: P
         until(lambda: status_of(listening, "n2") == "ready", "n2 is ready")
         create(listening, "away-1", "away")
         until(lambda: (Files(other).held() or held).received_at > held.received_at, "its credential is renewed")
-        assert listening.nebula("node", "revoke", "n2").returncode == 0
-        until(lambda: "revoked" in (other / "node.log").read_text(), "it is cut off")
+        with guest_data(other, network) as log:
+            until(lambda: healthy(network), "its guest-data reaches the projections")
+            began = credentials.read(GuestFiles(other).creds).expires or 0
+            until(lambda: time.time() > began and healthy(network), "it goes on with the next credential")
+            assert listening.nebula("node", "revoke", "n2").returncode == 0
+            until(lambda: "revoked" in (other / "node.log").read_text(), "it is cut off")
+            until(lambda: "revoked" in log.read_text(), "so is its guest-data")
         again = listening.nebula(*made["command"].split()[1:], home=other, within=network.within)
         assert again.returncode == 1 and "used already" in again.stderr, again.stderr

@@ -205,7 +205,7 @@ def test_the_home_of_a_node_of_another_platform_is_not_used(home: Path) -> None:
     """Its node would be that one, with a credential of this platform."""
     files = Files(home)
     joined = Joined(node="n2", credential="", expires_at=2, now=1, nats_url="tls://10.0.0.1:4222", nats_ca="")
-    files.store(joined, files.pending("0" * 64), "https://10.0.0.1:8700", joined.nats_url)
+    files.store(joined, files.pending("0" * 64).seed, "https://10.0.0.1:8700", joined.nats_url)
     said = refused(home)
     assert said.startswith(f"error: the home {home} is that of node n2 of the platform https://10.0.0.1:8700"), said
     assert str(files.folder) in said

@@ -32,8 +32,8 @@ def issue(number: int = 10, seconds: int = 0, digest: str = TOKEN, minutes: int 
     )
 
 
-def join(seconds: int = 1, digest: str = TOKEN, key: str = KEY) -> JoinNode:
-    return JoinNode(enrollment="n1", at=at(seconds), digest=digest, public_key=key)
+def join(seconds: int = 1, digest: str = TOKEN, key: str = KEY, guest: str | None = None) -> JoinNode:
+    return JoinNode(enrollment="n1", at=at(seconds), digest=digest, public_key=key, guest_key=guest)
 
 
 def revoke(number: int = 20, seconds: int = 2) -> RevokeEnrollment:
@@ -67,6 +67,19 @@ def test_a_host_joins_with_its_token_once() -> None:
     state = after(issue(), join())
     assert state is not None and state.token is None
     assert state.valid_key is not None and state.valid_key.public_key == KEY
+
+
+def test_the_key_of_guest_data_comes_and_goes_with_the_nodes() -> None:
+    guest, later = "U" + "C" * 55, "U" + "D" * 55
+    assert outcome(issue(), join(guest=guest), join(guest=guest)) == []
+    assert outcome(issue(), join(guest=guest), join(guest=later)) == "join_token_used"
+    assert outcome(issue(), join(guest=KEY)) == "node_key_used"
+    again = (issue(), join(guest=guest), issue(11, digest=OTHER))
+    assert outcome(*again, join(digest=OTHER, key=OTHER_KEY, guest=guest)) == "node_key_used"
+    assert outcome(*again, join(digest=OTHER, key=guest)) == "node_key_used"
+    state = after(*again, join(digest=OTHER, key=OTHER_KEY, guest=later))
+    assert state is not None and state.valid_key is not None
+    assert state.revoked == (KEY, guest) and state.valid_key.all == (OTHER_KEY, later)
 
 
 def test_a_second_use_is_refused_and_noted_once() -> None:

@@ -227,6 +227,16 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             enrollments.withdraw(),
         ],
     ),
+    "enrollment-2-guest-data": (
+        (ENROLLMENT.decide, ENROLLMENT.evolve),
+        [
+            enrollments.issue(10),
+            enrollments.join(guest="U" + "C" * 55),
+            enrollments.issue(11, digest=enrollments.OTHER),
+            enrollments.join(digest=enrollments.OTHER, key=enrollments.OTHER_KEY, guest="U" + "D" * 55),
+            enrollments.revoke(12),
+        ],
+    ),
 }
 
 EVOLVE: dict[str, Evolve] = {**{name: kind.evolve for name, kind in KINDS.items()}, "operation": idempotency.evolve}

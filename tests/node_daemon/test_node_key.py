@@ -29,7 +29,7 @@ def key_of(home: Path) -> bytes | None:
 async def test_who_answers_a_renewal_gives_no_node_key(nats_server: NatsServer, tmp_path: Path) -> None:
     """Anybody can seal a key for a host whose public key is known."""
     files = Files(tmp_path)
-    seed = files.pending("d")
+    seed = files.pending("d").seed
     held = files.store(answer(seed, MINE), seed, "https://platform", nats_server.url)
     nc = await bus.connect(Common(nats_url=nats_server.url), "tests")
     forged = [answer(seed, FORGED), answer(seed, None), answer(seed, FORGED)]
@@ -47,7 +47,7 @@ async def test_who_answers_a_renewal_gives_no_node_key(nats_server: NatsServer, 
 
 def test_a_host_of_before_gets_a_key_when_it_joins_again(tmp_path: Path) -> None:
     files = Files(tmp_path)
-    seed = files.pending("d")
+    seed = files.pending("d").seed
     assert not files.store(answer(seed, None), seed, "https://platform", "nats://127.0.0.1:1").keyed
     assert key_of(tmp_path) is None
     assert files.store(answer(seed, MINE), seed, "https://platform", "nats://127.0.0.1:1").keyed

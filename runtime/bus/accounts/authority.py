@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from runtime.bus.accounts import claims, credentials
 from runtime.bus.accounts.jwt import claims as said
 from runtime.bus.accounts.keys import Key, Owner, check_user, kept, new
-from runtime.bus.accounts.table import A_NODE, ROLES, SIMULATION, Account
+from runtime.bus.accounts.table import A_NODE, GUEST_DATA, ROLES, SIMULATION, Account
 from runtime.files.files import put
 from runtime.files.lock import lock
 from runtime.files.private import PASSABLE, passable
@@ -42,10 +42,15 @@ class NotPushed(Exception):
 
 @dataclass(frozen=True)
 class NodeSigner:
-    """Makes credentials of nodes, and of nothing else that its holder uses it for: its key signs users of NODES."""
+    """Makes credentials of nodes and of their guest-data: its keys sign users of NODES and GUESTS.
+
+    `guests`, `guests_account`: None for a file of an earlier version, which has no key of GUESTS.
+    """
 
     key: Key
     account: str
+    guests: Key | None = None
+    guests_account: str = ""
 
     def credentials(self, node: str, public_key: str, expires: int) -> str:
         """The JWT for a node that has made its key itself. `expires`: in seconds since 1970.
@@ -54,6 +59,16 @@ class NodeSigner:
         """
         role = ROLES[A_NODE]
         return claims.user(role, check_user(public_key), self.account, self.key, expires=expires, node=node)
+
+    def guest_credentials(self, node: str, public_key: str, expires: int) -> str:
+        """The JWT for the guest-data of a node, which has inboxes of its own; empty without a key of GUESTS.
+
+        Raises WrongKey, ValueError if the name cannot be a token of a subject.
+        """
+        if self.guests is None:
+            return ""
+        role, public = ROLES[GUEST_DATA], check_user(public_key)
+        return claims.user(role, public, self.guests_account, self.guests, expires=expires, node=node)
 
 
 class Authority:
@@ -82,7 +97,7 @@ class Authority:
 
     @property
     def signer_file(self) -> Path:
-        """The file with the seed that signs credentials of nodes, and in the second line their account."""
+        """The file with what signs credentials of nodes, a line each: seed and account of NODES, then of GUESTS."""
         return self.folder / "node-signer"
 
     def file(self, role: str) -> Path:
@@ -95,7 +110,8 @@ class Authority:
         return claims.account(which, self.public, signer, self.revoked().get(which, {}), self._operator)
 
     def node_signer(self) -> NodeSigner:
-        return NodeSigner(self._signers[Account.NODES], self.public[Account.NODES])
+        nodes, guests = Account.NODES, Account.GUESTS
+        return NodeSigner(self._signers[nodes], self.public[nodes], self._signers[guests], self.public[guests])
 
     def node_credentials(self, node: str, public_key: str, expires: int) -> str:
         """As `NodeSigner.credentials`."""
@@ -107,8 +123,9 @@ class Authority:
         """Write what the server reads at its start, and the credentials of all roles. Repeatable. Raises OSError."""
         for which in Account:
             put(self.resolver / f"{self.public[which]}.jwt", self.account(which))
-        signer = self._signers[Account.NODES]
-        put(self.signer_file, f"{signer.seed.decode()}\n{self.public[Account.NODES]}\n")
+        accounts = (Account.NODES, Account.GUESTS)
+        lines = [f"{self._signers[which].seed.decode()}\n{self.public[which]}\n" for which in accounts]
+        put(self.signer_file, "".join(lines))
         for role in WITH_FILE:
             self.renew(role)
 
@@ -217,5 +234,8 @@ class Authority:
 
 def signer_of(file: Path) -> NodeSigner:
     """The signer in a file (`Authority.signer_file`). Raises OSError, WrongKey, ValueError."""
-    seed, account = file.read_text().split()
-    return NodeSigner(Key(seed.encode()), account)
+    seed, account, *guests = file.read_text().split()
+    if not guests:
+        return NodeSigner(Key(seed.encode()), account)
+    guest_seed, guest_account = guests
+    return NodeSigner(Key(seed.encode()), account, Key(guest_seed.encode()), guest_account)

@@ -21,7 +21,8 @@ file (`NEBULA_NATS_CREDS`). A server of somebody else, with one account, works w
   gateway and the projections read by direct gets. A node reads two consumers that handlers have created, over its own
   documents only; it can set them back, and knows no other stream's size.
 - Where a subject has `{node}`, a node may use its own name only.
-- Each credential hears its own inboxes only: `_INBOX.<role>.>`, for a node `_INBOX.node-<name>.>`.
+- Each credential hears its own inboxes only: `_INBOX.<role>.>`, for a node `_INBOX.node-<name>.>`,
+  for the guest-data of a host that joined `_INBOX.guest-data-<name>.>`.
 - A node, `simulation` and `authority` send one answer to each request that they hear, and no other message to an inbox.
 - In other accounts than CONTROL the JetStream API begins with `$JS.nebula.API` instead of `$JS.API`.
 - Credentials of roles are valid for 30 days and are renewed ten days before. A revoked one ends its connections.

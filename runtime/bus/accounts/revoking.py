@@ -19,11 +19,13 @@ from runtime.bus.responder import Answer, Responder
 log = logs.get(__name__)
 
 PATIENCE = Patience(one_try=10.0)
+#: A key is of one of them. It is revoked in both, so that nobody has to know in which.
+OF_NODES = (Account.NODES, Account.GUESTS)
 FAILED = Refusal(code="not_revoked", status=503, detail="the servers of the bus did not take the revocation; try again")
 
 
 class Revocation(BaseModel):
-    """The public key of a node whose credentials are worth nothing from now on."""
+    """The public key of a node or its guest-data, whose credentials are worth nothing from now on."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -40,10 +42,12 @@ async def serve(nc: Client, system: Client, authority: Authority) -> None:
 
     async def revoke(msg: Msg) -> Answer:
         asked = Revocation.model_validate_json(msg.data)
-        if asked.public_key not in authority.revoked().get(Account.NODES, {}):
-            authority.revoke(asked.public_key)
-            log.info("credential of a node revoked", key=asked.public_key)
-        await authority.push(system, Account.NODES)
+        for which in OF_NODES:
+            if asked.public_key not in authority.revoked().get(which, {}):
+                authority.revoke(asked.public_key, which)
+                log.info("credential of a node revoked", key=asked.public_key, account=which.value)
+        for which in OF_NODES:
+            await authority.push(system, which)
         return Answer(replies.accepted({}))
 
     async def answer(msg: Msg) -> None:
