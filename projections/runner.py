@@ -29,6 +29,7 @@ from eventstore.vault.vault import VaultUnavailable
 from projections import books, database, reached, upgrade
 from projections.books import MODELS, Models
 from projections.database import Connection
+from projections.holes import complete
 from projections.model import COPIED, Secrets, Session
 from projections.position import Position
 from runtime import logs
@@ -196,6 +197,7 @@ class Runner:
                 if not selected:
                     return
                 began = time.monotonic()
+                selected = await complete(EventStore(self._nc, self._event_keys), after, selected)
                 await self._apply(conn, after, selected)
                 after = selected[-1].position
                 self.position.set(after)
