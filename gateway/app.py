@@ -80,6 +80,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         sites=served(settings.http_host, settings.http_names, settings.http_origins, only_local=not access.needed),
         sessions=Sessions(keys.of_sessions(), by_tls),
         headers=SecurityHeaders(by_tls),
+        event_keys=event_keys,
         authority=settings.tls_ca.read_bytes() if settings.tls_ca is not None else None,
         issuer=issuer,
     )

@@ -10,6 +10,7 @@ from nats.aio.client import Client
 from starlette.requests import Request
 
 from domain.access import Permission
+from eventstore.log.keyring import Keyring
 from eventstore.log.store import EventStore
 from gateway.access.auth import Authentication
 from gateway.access.directory import Directory
@@ -74,6 +75,7 @@ class Gateway:
     sites: Sites
     sessions: Sessions
     headers: SecurityHeaders
+    event_keys: Keyring
     #: the certificate (PEM) of the platform's authority
     authority: bytes | None = None
     issuer: Issuer | None = None

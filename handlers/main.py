@@ -120,7 +120,9 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     check = partial(check_node_keys, settings.node_keys_path, wanted)
     await patiently("the wanted documents", check, (*PASSING, Unavailable))
     nodes = node_keys(settings.node_keys_path)
-    liveness = Liveness(store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc, nodes)
+    liveness = Liveness(
+        store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc, nodes, keys.ask_keys
+    )
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking, keys)
     dispatcher = Dispatcher(wanted, vault, world, settings.seed_url, store, parking, nodes)
     in_use = partial(digests_in_use, world)

@@ -5,6 +5,7 @@ nodes of earlier versions. Whether a node has signed stands in the log (`NodeLea
 """
 
 import time
+from collections.abc import Callable
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -23,9 +24,14 @@ class Unproven(ValueError):
 
 
 class Proofs:
-    """Checks messages of nodes. `keys` None: MACs are not checked (in tests only)."""
+    """Checks messages of nodes. `keys` None: MACs are not checked (in tests only). `ask_keys`: the public keys with
+    which nodes check questions.
+    """
 
-    def __init__(self, world: World, keys: NodeKeys | None) -> None:
+    def __init__(
+        self, world: World, keys: NodeKeys | None, ask_keys: Callable[[], tuple[str, ...]] = lambda: ()
+    ) -> None:
+        self.ask_keys = ask_keys
         self._world = world
         self.keys = keys
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from node_daemon.asks.answers import Answers
+from node_daemon.asks.proofs import AskProofs
 from node_daemon.hypervisor.console_log import keep_small
 from node_daemon.hypervisor.host_names import HostNames
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
@@ -104,8 +105,11 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     )
     firewall = firewall_of(settings, hypervisor)
     executor = Executor(hypervisor, images, disks, host, settings.parallel_starts, firewall)
-    answers = Answers(connection, settings.node, disks, hypervisor)
-    daemon = Daemon(settings, connection, hypervisor, executor, host, images.use, [answers.serve], firewall=firewall)
+    asks = AskProofs()
+    answers = Answers(connection, settings.node, disks, hypervisor, asks)
+    daemon = Daemon(
+        settings, connection, hypervisor, executor, host, images.use, [answers.serve], firewall=firewall, asks=asks
+    )
     try:
         async with Essential() as essential:
             essential.start("bus", connection.until_ended())

@@ -20,8 +20,17 @@ from domain.contract.values import (
     one_line,
 )
 
+MOST_ASK_KEYS = 64
+"""Maximum number of keys of gateways."""
+
 Challenge = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,12}-[0-9a-f]{32})?$")]
 """A text that handlers gave to a node. By repeating it, the node shows that its message is not an old one."""
+
+
+AskKeys = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")], ...], Field(max_length=MOST_ASK_KEYS)
+]
+"""The public keys (Ed25519) of gateways, in hex: a node answers only questions that one of them signed."""
 
 
 class NodeInfo(Message):
@@ -85,12 +94,14 @@ class LeaseGranted(Message):
 
     lease: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
     seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = LEASE_SECONDS
+    ask_keys: AskKeys = ()
 
 
 class Challenged(Message):
     """The answer of handlers to a signed message without a valid challenge: a new one."""
 
     challenge: Challenge
+    ask_keys: AskKeys = ()
 
 
 class LeaseNote(Message):
@@ -129,5 +140,6 @@ class Heartbeat(Message):
     lease: Counter = Field(default=0, description="number of its lease; 0 while it has none and waits for one")
     daemon: Daemon | None = None
     malformed: Counter = Field(default=0, description="number of malformed wanted documents that it has read")
+    refused_asks: Counter = Field(default=0, description="number of questions that no gateway asked")
     sequence: Position = Field(default=0, description="rises with each heartbeat of this process, if it signs")
     challenge: Challenge = Field(default="", description="the newest challenge of handlers, if the node signs")

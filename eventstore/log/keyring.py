@@ -18,12 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from eventstore.log.jetstream import Unavailable
 from eventstore.log.macs import KEY_SIZE, MAC, Fault, Key, Keys
 from eventstore.log.store import EventStore
-from runtime import logs, subjects
+from runtime import ask_keys, logs, subjects
 from runtime.files import files
 from runtime.tasks.patience import CannotRun
 
 log = logs.get(__name__)
 
+MOST_ASK_KEYS = 64
+"""Maximum number of keys that nodes are given."""
 LOOK = 1.0
 """Seconds after which a reader looks whether the file has changed."""
 
@@ -105,6 +107,18 @@ class Keyring:
 
     def ready(self) -> None:
         self._current(look=False)
+
+    def ask_keys(self) -> tuple[str, ...]:
+        """The public keys with which nodes check questions of gateways: of all event keys that are not retired, the
+        newest first. Raises as `load`.
+        """
+        found = [key.secret for key in self._current(look=True).by_id.values() if key.until is None]
+        return tuple(ask_keys.public_key(secret) for secret in found[:MOST_ASK_KEYS])
+
+    def sign_ask(self, subject: str, challenge: str, body: bytes) -> dict[str, str]:
+        """The headers of a question to a node. Raises as `load`, and ValueError for a malformed challenge."""
+        keys = self._current(look=True)
+        return ask_keys.signed(keys.by_id[keys.signer].secret, subject, challenge, body)
 
     def mac(self, digest: str) -> str:
         return self._current(look=False).mac(digest)

@@ -15,6 +15,7 @@ from gateway.reads import reads
 from gateway.state import Gateway
 from projections.vms import VMS
 from runtime import subjects
+from runtime.ask_keys import CHALLENGE, NEW
 from runtime.bus import replies, requests
 from runtime.bus.requests import NobodyThere, Patience, Silent, Unanswered
 
@@ -32,10 +33,16 @@ async def located(gateway: Gateway, request: Request) -> tuple[str, str, Vm]:
 
 
 async def ask(gateway: Gateway, node: str, verb: str, question: Question, wait: float = 0.0) -> Msg:
-    """The answer of a node. Raises Problem: the node's refusal, or 503 if it does not answer."""
+    """The answer of a node. A node that has its key gives a challenge first, for which this gateway signs the question.
+
+    Raises Problem: the node's refusal, or 503 if it does not answer; NoKeyring if there is no key to sign with.
+    """
+    subject, body, patience = subjects.ask(node, verb), question.model_dump_json().encode(), Patience(PATIENCE + wait)
     try:
-        body = question.model_dump_json().encode()
-        reply = await requests.ask(gateway.nc, subjects.ask(node, verb), body, Patience(PATIENCE + wait))
+        reply = await requests.ask(gateway.nc, subject, body, patience, {CHALLENGE: NEW})
+        if challenge := (reply.headers or {}).get(CHALLENGE):
+            headers = gateway.event_keys.sign_ask(subject, challenge, body)
+            reply = await requests.ask(gateway.nc, subject, body, patience, headers)
     except (NobodyThere, Silent) as error:
         if not gateway.nc.is_connected:
             raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
@@ -43,7 +50,9 @@ async def ask(gateway: Gateway, node: str, verb: str, question: Question, wait: 
         raise Problem(503, "node_unavailable", detail) from error
     except Unanswered as error:
         raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
-    if not reply.headers:
+    except ValueError as error:
+        raise invalid_answer(node, str(error)) from error
+    if not reply.headers or CHALLENGE in reply.headers:
         read(node, reply)
     return reply
 

@@ -33,6 +33,7 @@ class Heartbeats:
     _seen: dict[str, datetime] = field(default_factory=dict)
     _waiting: dict[str, dict[str, tuple[datetime, Daemon]]] = field(default_factory=dict)
     _unread: dict[str, int] = field(default_factory=dict)
+    _refused_asks: dict[str, int] = field(default_factory=dict)
     _caches: dict[str, ImageCache | None] = field(default_factory=dict)
     _clocks: dict[str, ClockOffset] = field(default_factory=dict)
     #: malformed heartbeats
@@ -63,9 +64,10 @@ class Heartbeats:
         self._clocks.setdefault(node, ClockOffset()).note(beat.at, now)
         self._caches[node] = beat.image_cache
         self._unread[node] = beat.malformed
+        self._refused_asks[node] = beat.refused_asks
         if len(self._seen) > MOST_NODES:
             longest_silent = next(iter(self._seen))
-            for book in (self._seen, self._caches, self._unread, self._clocks):
+            for book in (self._seen, self._caches, self._unread, self._refused_asks, self._clocks):
                 book.pop(longest_silent, None)
 
     def _note_waiting(self, node: str, beat: Heartbeat) -> None:
@@ -104,6 +106,18 @@ class Heartbeats:
     def unread(self, node: str) -> int | None:
         """How many wanted documents the node cannot read, by its last heartbeat."""
         return self._unread.get(node)
+
+    def refused_asks(self) -> Counted | None:
+        """How many questions the living nodes refused, because no gateway asked them; None if there were none."""
+        nodes = [node for node, count in self._refused_asks.items() if count and fresh(self._seen[node])]
+        if not nodes:
+            return None
+        return Counted(
+            count=sum(self._refused_asks[node] for node in nodes),
+            last_at=self._seen[nodes[-1]],
+            last_subject=subjects.asks_of(nodes[-1]),
+            last_reason=cut(f"nodes that were asked by others than gateways: {', '.join(nodes[:MOST_NAMED])}"),
+        )
 
     def cannot_read(self) -> Counted | None:
         """How many documents the living nodes cannot read; None if they can read all."""

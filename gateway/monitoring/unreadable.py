@@ -15,6 +15,8 @@ from runtime.bus.malformed import Counted
 
 #: The source of documents that nodes cannot read.
 WANTED = "wanted"
+#: The source of questions that nodes refused.
+ASKS = "asks"
 #: Maximum number of handlers processes, and of sources of each.
 MOST_PROCESSES, MOST_SOURCES = 32, 16
 
@@ -50,6 +52,8 @@ class Unreadable:
                 found[source] = received
         if (unread := heartbeats.cannot_read()) is not None:
             found[WANTED] = unread
+        if (asked := heartbeats.refused_asks()) is not None:
+            found[ASKS] = asked
         return found
 
 

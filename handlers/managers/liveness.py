@@ -6,7 +6,7 @@ mark nodes as lost.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -48,11 +48,12 @@ class Liveness:
         malformed: Malformed | None = None,
         bus: Client | None = None,
         keys: NodeKeys | None = None,
+        ask_keys: Callable[[], tuple[str, ...]] = lambda: (),
     ) -> None:
         """`timeout`: seconds without a heartbeat after which a node is lost. `bound`: seconds that a node's clock may
-        differ. `bus`: the connection for heartbeats; None: it is never lost. `keys`: see `Proofs`.
+        differ. `bus`: the connection for heartbeats; None: it is never lost. `keys`, `ask_keys`: see `Proofs`.
         """
-        self.proofs = Proofs(world, keys)
+        self.proofs = Proofs(world, keys, ask_keys)
         self._sequences: dict[str, tuple[str, int]] = {}
         self._bus = bus
         self._connection = bus.stats["reconnects"] if bus is not None else 0
@@ -88,7 +89,9 @@ class Liveness:
             return self._take(beat, signed=False)
         challenge, valid = self.proofs.new_challenge(beat.node, HEARTBEAT, beat.challenge)
         lost = self._take(beat, signed=True) if valid else None
-        return lost if lost is not None or challenge is None else Challenged(challenge=challenge)
+        if lost is not None or challenge is None:
+            return lost
+        return Challenged(challenge=challenge, ask_keys=self.proofs.ask_keys())
 
     def _take(self, beat: Heartbeat, *, signed: bool) -> Rejected | None:
         known = self._world.node(beat.node)

@@ -71,7 +71,7 @@ class Registration:
         known = await self._store.load(ref, node.evolve, fresh=True)  # a replica that lags may name an earlier daemon
         latest = known.state.lease if known.state is not None else 0
         if signed and (new := self._challenge(node_id, latest, request.challenge)) is not None:
-            return Challenged(challenge=new)
+            return Challenged(challenge=new, ask_keys=self._ask_keys())
         command = RegisterNode(
             node=node_id,
             at=now(),
@@ -92,7 +92,7 @@ class Registration:
         for recorded in applied.events:
             log.info("node registered", node=node_id, type=recorded.type, host=daemon.host, pid=daemon.pid)
         await self._leases.note(LeaseNote(node=node_id, lease=lease, boot=daemon.boot, identity=daemon.identity))
-        return LeaseGranted(lease=lease, seconds=self._lease_seconds)
+        return LeaseGranted(lease=lease, seconds=self._lease_seconds, ask_keys=self._ask_keys())
 
     async def leave(self, node_id: str, request: Leaving, *, signed: bool = False) -> None:
         """Take the lease back, if this daemon has it. Raises Rejected, Unavailable."""
@@ -110,6 +110,9 @@ class Registration:
         leaving = Leaving.model_validate_json(msg.data)
         await self.leave(node_id, leaving, signed=self._signed(node_id, LEAVE, msg))
         return Answer(replies.accepted({}))
+
+    def _ask_keys(self) -> tuple[str, ...]:
+        return self._proofs.ask_keys() if self._proofs is not None else ()
 
     def _challenge(self, node_id: str, latest: int, given: str) -> str | None:
         """The challenge that a registration needs; None if the given one is valid."""

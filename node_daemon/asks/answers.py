@@ -1,7 +1,8 @@
 """Answers requests about the guests of this node and their consoles. A request never changes the desired state of a VM.
 
 A request arrives on `nebula.nodes.<node>.asks.<verb>` as JSON `{"vm": …, …}`. The answer is JSON, `{"ok": …}` or
-`{"problem": …}` as for a command; or raw bytes, described by its headers.
+`{"problem": …}` as for a command; or raw bytes, described by its headers. A node that has its key answers only gateways
+(`proofs.py`).
 """
 
 import asyncio
@@ -14,11 +15,13 @@ from nats.errors import Error as NatsError
 
 from domain.contract import Connection, ConsoleLog, Question
 from domain.guest import Guest
+from node_daemon.asks.proofs import AskProofs, NeedsChallenge
 from node_daemon.asks.sessions import ConnectionRequest, Denied, Sessions
 from node_daemon.hypervisor import console_log
 from node_daemon.hypervisor.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refused, Unreachable
 from node_daemon.storage.storage import DiskStore
 from runtime import logs, subjects
+from runtime.ask_keys import CHALLENGE
 from runtime.bus import replies
 from runtime.bus.replies import Refusal
 from runtime.bus.responder import Answer, Responder
@@ -38,9 +41,12 @@ MOST_GUESTS = 12
 
 
 class Answers:
-    """Answers the requests to one node, while `serve` runs."""
+    """Answers the requests to one node, while `serve` runs. `proofs` None: whoever asks is answered."""
 
-    def __init__(self, bus: Client, node: str, disks: DiskStore, hypervisor: Hypervisor) -> None:
+    def __init__(
+        self, bus: Client, node: str, disks: DiskStore, hypervisor: Hypervisor, proofs: AskProofs | None = None
+    ) -> None:
+        self._proofs = proofs or AskProofs()
         self._bus = bus
         self._responder = Responder(bus, explain)
         self._node = node
@@ -83,6 +89,10 @@ class Answers:
         await self._responder.carry_out(msg, self._find_answer)
 
     async def _find_answer(self, msg: Msg) -> Answer:
+        try:
+            self._proofs.check(msg)
+        except NeedsChallenge as error:
+            return Answer(replies.refused(error.refusal), {CHALLENGE: self._proofs.new_challenge()})
         verb = msg.subject.rsplit(".", 1)[-1]
         if verb not in self._verbs:
             raise Denied("unknown_question", f"this node does not know the request {verb}: upgrade its daemon", 501)

@@ -70,7 +70,7 @@ LOST = "the lease of this node was given to another daemon; this daemon stops it
 
 class Membership:
     """The lease of one daemon for its node. `lease` is 0 while it has none; `refused`: another daemon has it.
-    `key`: the node's key; None: this node was never given one, and does not sign.
+    `key`: the node's key; None: this node was never given one, and does not sign. `learn`: takes the keys of gateways.
     """
 
     def __init__(
@@ -81,8 +81,10 @@ class Membership:
         describe: Callable[[], Awaitable[NodeInfo]],
         take_over: bool = False,
         key: bytes | None = None,
+        learn: Callable[[tuple[str, ...]], None] = lambda _: None,
     ) -> None:
         self._key = key
+        self._learn = learn
         self._sequence = 0
         self._beats: deque[bytes] = deque(maxlen=ANSWERED)
         #: the newest challenge of handlers; set when it is new
@@ -254,6 +256,7 @@ class Membership:
             raise InvalidReply("its MAC is wrong or missing: handlers did not write it for this node")
 
     def _challenge_is(self, given: Challenged) -> None:
+        self._learn(given.ask_keys)
         self.challenge = given.challenge
         self.challenged.set()
 
@@ -284,6 +287,7 @@ class Membership:
         self._last_warning = warning
 
     def _accept(self, granted: LeaseGranted) -> None:
+        self._learn(granted.ask_keys)
         self._heir = False
         self.seconds = granted.seconds
         self._confirm(granted.lease)

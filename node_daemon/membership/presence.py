@@ -37,6 +37,7 @@ class Pulse:
         image_cache: Callable[[], ImageCache] | None = None,
         malformed: Callable[[], int] = lambda: 0,
         clock: Callable[[], datetime] = utc_now,
+        refused_asks: Callable[[], int] = lambda: 0,
     ) -> None:
         self._bus = bus
         self._node = node
@@ -46,6 +47,7 @@ class Pulse:
         self._membership = membership
         self._malformed = malformed
         self._clock = clock
+        self._refused_asks = refused_asks
         self.orphans: tuple[str, ...] = ()
 
     async def beat(self) -> None:
@@ -70,6 +72,7 @@ class Pulse:
                     image_cache=self._image_cache() if self._image_cache is not None else None,
                     sequence=self._membership.next_beat(),
                     challenge=self._membership.challenge,
+                    refused_asks=self._refused_asks(),
                 )
                 try:
                     body = heartbeat.model_dump_json().encode()

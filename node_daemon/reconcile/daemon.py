@@ -8,6 +8,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from domain.contract import ImageCache, NodeInfo, Power, Wanted
+from node_daemon.asks.proofs import AskProofs
 from node_daemon.hypervisor.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.membership.membership import Membership
 from node_daemon.membership.node_key import node_key
@@ -50,6 +51,7 @@ class Daemon:
         extra_tasks: Sequence[Callable[[], Coroutine[object, object, None]]] = (),
         clock: Callable[[], datetime] = utc_now,
         firewall: Firewall | None = None,
+        asks: AskProofs | None = None,
     ) -> None:
         self._firewall = firewall or NoFirewall()
         self._settings = settings
@@ -62,8 +64,10 @@ class Daemon:
         self._earlier = EarlierBoots(settings.data_dir / "addresses")
         self._extra_tasks = extra_tasks
         self._key = node_key(settings)
+        asks = asks or AskProofs()
+        asks.required = self._key is not None
         self._membership = Membership(
-            bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over, self._key
+            bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over, self._key, asks.learn
         )
         self._wanted = WantedDocuments(bus, settings.node, self._nudge, self._key)
         self._reports = Reports(bus, settings.node, 0, self._membership.age, self._key)
@@ -76,6 +80,7 @@ class Daemon:
             image_cache,
             lambda: len(self._wanted.malformed),
             clock,
+            lambda: asks.refused,
         )
         self._lanes: dict[str, tuple[Lane, asyncio.Task[None]]] = {}
         self._nudged = asyncio.Event()

@@ -12,6 +12,7 @@ import structlog
 from nats.aio.client import Client
 
 from node_daemon.asks.answers import Answers
+from node_daemon.asks.proofs import AskProofs
 from node_daemon.hypervisor.faults import Faulty
 from node_daemon.hypervisor.hypervisor import Capacity
 from node_daemon.membership.presence import utc_now
@@ -115,7 +116,8 @@ class SimulatedNode:
         """Run the daemon until the host reboots. A daemon that fails is started again, as systemd would do."""
         hypervisor = Faulty(self._simulator, self._rates, self._settings.libvirt_deadline, self._random.random())
         faults = asyncio.create_task(until_reboot(self._host, hypervisor, self._rates, self._random))
-        answers = Answers(self._bus, self.name, self._disks, hypervisor)
+        asks = AskProofs()
+        answers = Answers(self._bus, self.name, self._disks, hypervisor, asks)
         try:
             while not faults.done():
                 host = Host(self._host.boot_id)
@@ -128,6 +130,7 @@ class SimulatedNode:
                     host,
                     extra_tasks=[answers.serve],
                     clock=self._clock,
+                    asks=asks,
                 )
                 work = asyncio.create_task(daemon.run())
                 try:
