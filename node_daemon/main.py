@@ -21,7 +21,7 @@ from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.host import GIB, machine, this_host, virt_type
 from node_daemon.storage.disks import Disks
 from node_daemon.storage.folder import hold, impassable, new_folder
-from node_daemon.storage.image_keeper import keep_tidy
+from node_daemon.storage.image_keeper import keep_closed, keep_tidy
 from node_daemon.storage.image_pieces import Bus
 from node_daemon.storage.images import Images
 from runtime import logs
@@ -114,6 +114,7 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
         async with Essential() as essential:
             essential.start("bus", connection.until_ended())
             essential.start("daemon", daemon.run())
+            essential.start("image folder", keep_closed(images, hypervisor.qemu_group))
             essential.start("image cache", keep_tidy(images, connection, settings.node))
             essential.start("credential", keep_valid(connection, Files(settings.home)))
             essential.start("console logs", keep_small(disks.consoles))

@@ -6,6 +6,7 @@ nothing.
 """
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,8 @@ from node_daemon.hypervisor.machine import X86_64, Machine, VirtType
 from node_daemon.hypervisor.reach import Reach, ours
 
 T = TypeVar("T")
+
+_USER_AND_GROUP = re.compile(r"\+[0-9]+:\+([0-9]+)")
 
 #: The names of a node that gives none: its filters stay on the host.
 NAMES = HostNames(Path("/"))
@@ -191,6 +194,10 @@ class LibvirtHypervisor:
 
     async def open_display(self, vm: str) -> Channel:
         return await self._reach.display(vm)
+
+    async def qemu_group(self) -> int | None:
+        """The group id of the user as which guests run; None if libvirt does not change the user of QEMU."""
+        return await self._ask("the user of QEMU", _qemu_group)
 
     async def capacity(self) -> Capacity:
         info = await self._ask("host", lambda connection: connection.getInfo())
@@ -399,3 +406,12 @@ def _restore(domain: Any, host_boot: str, names: HostNames) -> None:
         if guest_filter.is_used(domain.XMLDesc()):
             guest_filter.prepare(domain.connect(), active, names)
     domain.create()
+
+
+def _qemu_group(connection: Any) -> int | None:
+    for model in ET.fromstring(connection.getCapabilities()).iterfind("host/secmodel"):  # noqa: S314  (libvirt wrote it)
+        for label in model.iterfind("baselabel"):
+            found = _USER_AND_GROUP.fullmatch(label.text or "")
+            if model.findtext("model") == "dac" and found is not None:
+                return int(found[1])
+    return None

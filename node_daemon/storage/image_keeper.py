@@ -1,10 +1,12 @@
 """Cleans the image cache regularly: asks handlers which images are no longer in the catalogue, and removes them."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from nats.aio.client import Client
 
 from domain.contract import MOST_DIGESTS, CachedImages, UnwantedImages
+from node_daemon.hypervisor import hypervisor
 from node_daemon.storage.images import Images
 from runtime import logs, subjects
 from runtime.bus import requests
@@ -24,6 +26,16 @@ async def keep_tidy(images: Images, bus: Client, node: str, *, every: float = EV
             await images.tidy(await unwanted(bus, node, images.digests()))
         except OSError as error:
             log.warning("cannot clean the image cache", error=str(error))
+        await asyncio.sleep(every)
+
+
+async def keep_closed(images: Images, group: Callable[[], Awaitable[int | None]], *, every: float = EVERY) -> None:
+    """Let only QEMU's user pass through the folder of images, for ever. `group`: that user's group, by libvirt."""
+    while True:
+        try:
+            images.allow(await group())
+        except (OSError, hypervisor.Refused, hypervisor.Unreachable) as error:
+            log.warning("the folder of images keeps its permissions", error=str(error) or repr(error))
         await asyncio.sleep(every)
 
 

@@ -29,11 +29,12 @@ from node_daemon.storage.base_image import (
 )
 from node_daemon.storage.cache import Bases, Cache, touch
 from node_daemon.storage.conversion import Full, convert, most_bytes
-from node_daemon.storage.folder import new_folder
+from node_daemon.storage.folder import let_pass
 from node_daemon.storage.image_pieces import Platform, platform_copy
 from node_daemon.storage.shared import Hear, Shared, Stage
 from runtime import logs
 from runtime.files.files import put_in_place
+from runtime.files.private import passable
 from runtime.images.disk_image import Format, Unusable
 from runtime.images.disk_room import is_full, room
 from runtime.images.download import SILENCE, Check, Encoded, Interrupted, NotFound, Part, Tell, TooLong, copy, download
@@ -44,7 +45,7 @@ from runtime.text.urls import is_url, shown
 
 log = logs.get(__name__)
 
-#: All users can read it, also QEMU's user; nobody can write it.
+#: QEMU's user and that of qemu-img can read it, nobody can write it. Others do not get through the folder.
 READ_ONLY = 0o444
 ONLY_PUBLIC = ImageHosts()
 RAW = "the image, converted to a raw disk, needs up to"
@@ -92,7 +93,9 @@ class Images:
         """`sources`: folders in which the path of an image may be; `hosts`: hosts that a URL may name. `budget`,
         `bases`: as for `Cache`. `platform`: fetches images from the platform; None: do not.
         """
-        self._folder = new_folder(folder)
+        self._folder = passable(folder)
+        #: the group of QEMU's user, which may pass through the folder; None: all users may
+        self._group: int | None = None
         self._sources = sources
         self._hosts = hosts
         self._cache = Cache(self._folder, budget, bases)
@@ -153,6 +156,11 @@ class Images:
         """Remove the `unwanted` images that no disk needs, and images beyond the budget. Raises OSError."""
         await self._cache.tidy(self._fetching.__contains__, unwanted=unwanted)
 
+    def allow(self, group: int | None) -> None:
+        """Let only us and this group pass through the folder; None: all users, who cannot list it. Raises OSError."""
+        self._group = group
+        let_pass(passable(self._folder), group)
+
     def _file(self, source: ImageSource, form: Format) -> Path:
         return self._folder / f"{source.sha256.lower()}.{form}"
 
@@ -190,7 +198,7 @@ class Images:
         """Fetch the bytes, verify and inspect them, convert them if needed, and only then rename
         the file into place.
         """
-        new_folder(self._folder)
+        self.allow(self._group)
         path, part = self._file(source, source.format), self._part(source)
         started = asyncio.get_running_loop().time()
         await self._cache.tidy(self._fetching.__contains__, room=source.size_bytes - part.held)
