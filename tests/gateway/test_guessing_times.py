@@ -1,0 +1,84 @@
+"""A tenant measures how long refusals take: what belongs to others takes no other time than what does not exist.
+
+Only ranks are compared, and the two kinds of calls alternate, so a machine under load makes both slower alike.
+"""
+
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from runtime.local.servers import Postgres
+from tests.gateway.matrix import NOWHERE, OTHER, World, world
+from tests.gateway.platform import platform
+
+ROUNDS = 150
+#: How far the share of pairs may be from one half. Noise is at 0.03 (one standard deviation) with so many rounds.
+TOLERATED = 0.17
+
+
+@pytest.fixture(scope="module")
+async def there(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> AsyncIterator[World]:
+    home: Path = tmp_path_factory.mktemp("times")
+    async with platform(home, postgres) as api, world(api) as made:
+        yield made
+
+
+def share(first: Sequence[float], second: Sequence[float]) -> float:
+    """The share of pairs in which the first is greater (Mann-Whitney's U over its maximum): 0.5 if they are alike."""
+    pairs = [(a > b) + (a == b) / 2 for a in first for b in second]
+    return sum(pairs) / len(pairs)
+
+
+async def differ(one: Callable[[], Awaitable[object]], other: Callable[[], Awaitable[object]]) -> float:
+    """How far apart the times of two calls are, from 0 (none) to 0.5 (each of one is longer than all of the other)."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    choose = random.Random(7)
+    for _ in range(ROUNDS):
+        for which in choose.sample((0, 1), 2):
+            began = time.perf_counter()
+            await (one, other)[which]()
+            taken[which].append(time.perf_counter() - began)
+    return abs(share(*taken) - 0.5)
+
+
+PATHS = (
+    "/v1/projects/{project}",
+    "/v1/projects/{project}/vms/{vm}",
+    "/v1/operations/{operation}",
+    "/v1/images/{image}",
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_times_tell_nothing(there: World, path: str) -> None:
+    theirs = there.ids[OTHER]
+
+    async def foreign() -> None:
+        assert (await there.call("viewer", "GET", path.format_map(theirs))).status_code == 404
+
+    async def nothing() -> None:
+        guessed = str(uuid.uuid4())
+        nobodys = {"project": NOWHERE, "vm": guessed, "operation": guessed, "image": "image-missing"}
+        assert (await there.call("viewer", "GET", path.format_map(nobodys))).status_code == 404
+
+    found = await differ(foreign, nothing)
+    assert found < TOLERATED
+
+
+async def test_a_difference_would_be_seen(there: World) -> None:
+    """One more query, as if only what exists were looked at."""
+    path = f"/v1/projects/{NOWHERE}"
+
+    async def nothing() -> None:
+        await there.call("viewer", "GET", path)
+
+    async def more() -> None:
+        await there.call("viewer", "GET", path)
+        async with there.gateway.pool.connection() as connection:
+            await connection.execute("select 1")
+
+    assert await differ(more, nothing) > TOLERATED
