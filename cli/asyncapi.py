@@ -87,6 +87,7 @@ TRAVELS: Mapping[Subject, Travels] = {
     subjects.parked: Travels((Parked,)),
     subjects.vault_key: Travels((BYTES,)),
     subjects.refusal: Travels((Refused,)),
+    subjects.node_refusals: Travels((Refused,)),
     subjects.token_use: Travels((TokenUse,)),
 }
 

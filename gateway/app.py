@@ -86,6 +86,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     )
     await gateway.heartbeats.listen(nc)
     await gateway.roles.listen(nc)
+    await gateway.refusals.listen()
     await pool.open()
     gateway.essential.start("bus", nc.until_ended())
     gateway.essential.start("position", listen(settings.postgres_dsn, gateway.position))

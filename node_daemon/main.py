@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
+from domain.contract.refusal import RefusedGuest, refused_packets
 from node_daemon.asks.answers import Answers
 from node_daemon.asks.proofs import AskProofs
 from node_daemon.hypervisor.console_log import keep_small
@@ -24,8 +25,9 @@ from node_daemon.storage.folder import hold, impassable, new_folder
 from node_daemon.storage.image_keeper import keep_closed, keep_tidy
 from node_daemon.storage.image_pieces import Bus
 from node_daemon.storage.images import Images
-from runtime import logs
+from runtime import logs, subjects
 from runtime.bus import bus
+from runtime.bus.refusal_records import RefusalRecords
 from runtime.settings import NodeSettings
 from runtime.tasks.essential import Essential, until_stopped
 from runtime.tasks.stopping import on_signals
@@ -72,12 +74,21 @@ async def forget(hypervisor: LibvirtHypervisor, names: HostNames) -> None:
             await hypervisor.remove_filters(names)
 
 
-def firewall_of(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> Firewall:
-    """The host's firewall, which also closes the bus to guests. Simulated guests have no interfaces."""
+def firewall_of(
+    settings: NodeSettings, hypervisor: LibvirtHypervisor, records: RefusalRecords[RefusedGuest]
+) -> Firewall:
+    """The host's firewall, which also closes the bus to guests. Simulated guests have no interfaces.
+
+    `records`: of the packets that it drops.
+    """
     if virt_type(settings.libvirt_uri) == "test" or not settings.guest_firewall:
         return NoFirewall()
     names = HostNames(settings.data_dir.resolve())
-    return HostFirewall(names, bus_addresses(settings.nats_url), partial(forget, hypervisor))
+
+    def dropped(place: str, vm: str | None, packets: int) -> None:
+        records.note(refused_packets(place, vm), packets)
+
+    return HostFirewall(names, bus_addresses(settings.nats_url), partial(forget, hypervisor), dropped)
 
 
 async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
@@ -103,7 +114,8 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
         base=settings.image_base,
         platform=Bus(connection, settings.node),
     )
-    firewall = firewall_of(settings, hypervisor)
+    records = RefusalRecords[RefusedGuest](connection, subjects.node_refusals(settings.node))
+    firewall = firewall_of(settings, hypervisor, records)
     executor = Executor(hypervisor, images, disks, host, settings.parallel_starts, firewall)
     asks = AskProofs()
     answers = Answers(connection, settings.node, disks, hypervisor, asks)
@@ -117,6 +129,7 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
             essential.start("image folder", keep_closed(images, hypervisor.qemu_group))
             essential.start("image cache", keep_tidy(images, connection, settings.node))
             essential.start("credential", keep_valid(connection, Files(settings.home)))
+            essential.start("refusals", records.run())
             essential.start("console logs", keep_small(disks.consoles))
             await essential.for_ever()
     finally:

@@ -268,6 +268,13 @@ def refusal(source: str) -> str:
     return f"{PREFIX}.refusals.{token(source)}"
 
 
+def node_refusals(node: str) -> str:
+    """The subject on which a node says which packets of its guests it has dropped. Not stored: a gateway records it."""
+    return f"{PREFIX}.nodes.{token(node)}.refusals"
+
+
+NODE_REFUSALS_OF_ALL = f"{PREFIX}.nodes.*.refusals"
+
 REFUSALS_OF_ALL = f"{PREFIX}.refusals.*"
 
 

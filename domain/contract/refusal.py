@@ -7,6 +7,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 #: In the place of what differs between refusals that are counted in one record.
 OTHERS = "(others)"
+#: The code of packets that a node's rules have dropped.
+PACKETS = "guest_packets"
 
 
 class Refusal(BaseModel):
@@ -58,3 +60,29 @@ class RefusedGuest(NamedTuple):
             count=count,
         )
         return refusal.model_dump_json(exclude_none=True).encode()
+
+
+def refused_packets(place: str, vm: str | None) -> RefusedGuest:
+    """Packets of a VM that a node has dropped. `place`: where its rules have; `vm`: None if they do not know."""
+    return RefusedGuest(403, PACKETS, "", f"vm:{vm}" if vm is not None else None, "PACKET", place)
+
+
+def of_node(found: Refusal, node: str, at: datetime) -> Refusal:
+    """What a node says about packets of its guests: it names no other actor, and no credential but that of a VM.
+
+    Raises ValueError if it says something else.
+    """
+    if found.code != PACKETS or not (found.credential or "vm:").startswith("vm:"):
+        raise ValueError("a node says only which packets of guests it has dropped")
+    return Refusal(
+        at=at,
+        status=403,
+        code=PACKETS,
+        address="",
+        credential=found.credential,
+        actor=f"node:{node}",
+        method="PACKET",
+        path=found.path,
+        request="",
+        count=found.count,
+    )

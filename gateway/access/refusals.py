@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
 from domain.contract import Refusal
+from domain.contract.refusal import of_node
 from gateway.access.addresses import Network, client, network_of
 from gateway.access.identity import Identity
 from gateway.access.limits import Buckets
@@ -33,6 +34,8 @@ MOST = 5000
 STATUSES = (401, 403)
 #: How the codes begin of what the servers of the bus refuse.
 BUS = "bus_"
+#: Records of a node per minute.
+MOST_OF_NODE = 120
 #: The source of malformed refusals.
 SOURCE = "refusals"
 
@@ -45,6 +48,7 @@ class Refusals:
         self._trusted = trusted
         self._malformed = malformed
         self._buckets = Buckets(per_minute)
+        self._nodes = Buckets(MOST_OF_NODE)
         self._seen: deque[tuple[int, Refusal]] = deque(maxlen=MOST)
         #: refusals of the bus since the start of this process, by code
         self.of_bus: dict[str, int] = {}
@@ -77,12 +81,29 @@ class Refusals:
             request=request,
         )
         log.warning("call refused", **refusal.model_dump(mode="json", exclude={"at"}, exclude_none=True))
+        await self._record(source, refusal)
+        return problem
+
+    async def _record(self, source: str, refusal: Refusal) -> None:
         subject = subjects.refusal(hashlib.sha256(source.encode()).hexdigest()[:16])
         try:
             await self._nc.publish(subject, refusal.model_dump_json(exclude_none=True).encode())
         except (NatsError, OSError) as error:
             log.warning("a refusal is not kept for auditors", error=repr(error))
-        return problem
+
+    async def listen(self) -> None:
+        """Record what nodes say about packets of their guests. Each message is recorded by one of the gateways."""
+        await self._nc.subscribe(subjects.NODE_REFUSALS_OF_ALL, queue="refusals", cb=self._of_node)
+
+    async def _of_node(self, msg: Msg) -> None:
+        node = subjects.node_of(msg.subject)
+        try:
+            refusal = of_node(Refusal.model_validate_json(msg.data), node, datetime.now(UTC))
+        except ValueError as error:
+            self._malformed.note(SOURCE, msg.subject, error)
+            return
+        if self._nodes.take(node) == 0:
+            await self._record(f"node {node}", refusal)
 
     async def run(self) -> None:
         """Follow the stream, for ever."""

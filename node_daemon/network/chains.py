@@ -1,7 +1,8 @@
 """What the rules of iptables and ebtables have in common: jumps come first, and dropped packets are counted."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from node_daemon.network.programs import output, run
@@ -11,25 +12,42 @@ log = logs.get(__name__)
 
 _OURS = re.compile(r"-j NEBULA-\w{4}-[A-Z]+")
 _DROPPED = re.compile(r"-c (\d+) \d+ -j DROP|-j DROP\s*, pcnt = (\d+)")
+_SENDER = re.compile(r"--mac-source ([0-9A-Fa-f:]{17})")
 
 
 @dataclass
 class Dropped:
-    """The numbers of packets that rules have dropped, by place. More of them are logged."""
+    """The numbers of packets that rules have dropped, by place and sender. More of them are logged and passed on.
 
-    _packets: dict[str, int] = field(default_factory=dict)
+    `told`: gets the place, the MAC address of the sender (empty if the rule knows none), and the number of packets.
+    """
+
+    told: Callable[[str, str, int], None] = lambda *_: None
+    _packets: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
     def note(self, place: str, lines: Sequence[str]) -> None:
-        """`lines`: the rules of the place, with their counters."""
-        packets = sum(int(match[1] or match[2]) for line in lines if (match := _DROPPED.search(line)))
-        more = packets - self._packets.get(place, packets)
+        """`lines`: the rules of the place, with their counters. What was counted before the first call is left out."""
+        packets: Counter[str] = Counter()
+        for line in lines:
+            if match := _DROPPED.search(line):
+                sender = _SENDER.search(line)
+                packets[sender[1].lower() if sender else ""] += int(match[1] or match[2])
+        before = self._packets.get(place, packets)
         self._packets[place] = packets
-        if more > 0:
-            log.warning("packets of guests to what they must not reach were dropped", place=place, packets=more)
+        for sender_of, count in packets.items():
+            more = count - before.get(sender_of, 0)
+            if more > 0:
+                log.warning(
+                    "packets of guests to what they must not reach were dropped",
+                    place=place,
+                    mac=sender_of,
+                    packets=more,
+                )
+                self.told(place, sender_of, more)
 
     def restart(self, place: str) -> None:
         """The counters of a place are 0 again."""
-        self._packets[place] = 0
+        self._packets[place] = {}
 
 
 async def put_first(listed: Sequence[str], command: Sequence[str], chain: str, jump: Sequence[str]) -> None:

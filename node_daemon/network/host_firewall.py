@@ -48,8 +48,13 @@ class Firewall(Protocol):
         """Make the rules, and open the way to the data source of a guest that starts in the block. Raises Refused."""
         ...
 
-    async def keep(self, guests: Mapping[str, str], seed_urls: Iterable[str]) -> None:
-        """Keep the rules for these running guests: the project of each VM. Raises Refused."""
+    async def keep(
+        self, guests: Mapping[str, str], seed_urls: Iterable[str], macs: Mapping[str, str] | None = None
+    ) -> None:
+        """Keep the rules for these running guests: the project of each VM. Raises Refused.
+
+        `macs`: the MAC address of each VM, so that its dropped packets are counted apart.
+        """
         ...
 
     async def close(self) -> None:
@@ -63,7 +68,9 @@ class NoFirewall:
     def starting(self, seed_url: str) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
-    async def keep(self, guests: Mapping[str, str], seed_urls: Iterable[str]) -> None:
+    async def keep(
+        self, guests: Mapping[str, str], seed_urls: Iterable[str], macs: Mapping[str, str] | None = None
+    ) -> None:
         pass
 
     async def close(self) -> None:
@@ -74,7 +81,8 @@ class HostFirewall:
     """Implements `Firewall`.
 
     `closed`: addresses and TCP ports elsewhere that guests must not reach. `forget`: removes what else is left of a
-    node that does not exist any more.
+    node that does not exist any more. `dropped`: gets the place where packets were dropped, the VM that sent them (None
+    if the rule does not know), and their number.
     """
 
     def __init__(
@@ -82,12 +90,17 @@ class HostFirewall:
         names: HostNames,
         closed: Iterable[Place] = (),
         forget: Callable[[HostNames], Awaitable[None]] | None = None,
+        dropped: Callable[[str, str | None, int], None] | None = None,
     ) -> None:
         self._names = names
         self._forget = forget
-        dropped = Dropped()
-        self._ip_rules = IpRules(names, closed, dropped)
-        self._bridge_rules = BridgeRules(names, dropped)
+        self._dropped = dropped
+        counts = Dropped(self._tell)
+        self._ip_rules = IpRules(names, closed, counts)
+        self._bridge_rules = BridgeRules(names, counts)
+        #: the MAC addresses of running VMs, and VMs by address; ended ones until their last packets are counted
+        self._macs: set[str] = set()
+        self._vms: dict[str, str] = {}
         #: the data sources, by name and by address
         self._sources: set[Place] = set()
         self._seeds: set[Place] = set()
@@ -117,10 +130,16 @@ class HostFirewall:
             raise
         self._starting -= 1
 
-    async def keep(self, guests: Mapping[str, str], seed_urls: Iterable[str]) -> None:
+    async def keep(
+        self, guests: Mapping[str, str], seed_urls: Iterable[str], macs: Mapping[str, str] | None = None
+    ) -> None:
         """Keep the rules for these running guests: the project of each VM. Raises Refused."""
         async with self._turn:
             unknown = None
+            vms = {mac.lower(): vm for vm, mac in (macs or {}).items()}
+            if vms.keys() != self._macs:
+                self._macs, self._checked = set(vms), None
+            self._vms |= vms
             for url in seed_urls:
                 try:
                     await self._open(url, CHECK_SECONDS)
@@ -174,9 +193,14 @@ class HostFirewall:
                 if self._forget is not None:
                     await self._forget(names)
         self._is_made = True
-        await self._ip_rules.check(self._seeds)
+        await self._ip_rules.check(self._seeds, self._macs)
         await self._bridge_rules.check()
+        self._vms = {mac: vm for mac, vm in self._vms.items() if mac in self._macs}
         self._checked = time.monotonic()
+
+    def _tell(self, place: str, mac: str, packets: int) -> None:
+        if self._dropped is not None:
+            self._dropped(place, self._vms.get(mac), packets)
 
 
 def numbers(projects: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:

@@ -69,16 +69,19 @@ class IpRules:
         #: of each program: the rules that were made, and how it lists them
         self._made: dict[str, tuple[list[str], list[str]]] = {}
 
-    async def check(self, seeds: Iterable[Place]) -> None:
-        """Make what is missing or changed. `seeds`: the data sources, which guests reach. Raises Refused."""
-        for program in programs():
-            await self._check(program, sorted(seeds))
+    async def check(self, seeds: Iterable[Place], macs: Iterable[str] = ()) -> None:
+        """Make what is missing or changed. Raises Refused.
 
-    async def _check(self, program: str, seeds: list[Place]) -> None:
+        `seeds`: the data sources, which guests reach. `macs`: the addresses of guests, whose packets are counted apart.
+        """
+        for program in programs():
+            await self._check(program, sorted(seeds), sorted(macs))
+
+    async def _check(self, program: str, seeds: list[Place], macs: list[str]) -> None:
         """The chains are replaced in one step if they differ from what was made."""
         found = await self._listed(program)
         self._dropped.note(program, found)
-        rules = self._rules(4 if program == "iptables" else 6, seeds)
+        rules = self._rules(4 if program == "iptables" else 6, seeds, macs)
         wanted, known = self._made.get(program, ([], []))
         is_changed = [_COUNTS.sub("", line) for line in found] != known
         if is_changed or rules != wanted:
@@ -96,7 +99,7 @@ class IpRules:
             lines = (await output(*command, "-S", chain) or "").splitlines()
             await put_first(lines, command, chain, jump)
 
-    def _rules(self, version: int, seeds: list[Place]) -> list[str]:
+    def _rules(self, version: int, seeds: list[Place], macs: list[str]) -> list[str]:
         host, routed, unseen = (self._names.chain(name) for name in (HOST, ROUTED, UNSEEN))
         allowed = [
             "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
@@ -104,6 +107,7 @@ class IpRules:
             *(f"-p {protocol} --dport 53 -j ACCEPT" for protocol in ("udp", "tcp")),
             *(f"-p tcp -d {each} --dport {port} -j ACCEPT" for each, port in seeds if is_of(each, version)),
             '-m limit --limit 6/min -j LOG --log-prefix "nebula: guest denied: "',
+            *(f"-m mac --mac-source {mac} -j DROP" for mac in macs),
             "-j DROP",
         ]
         closed = [

@@ -156,9 +156,10 @@ class Daemon:
         """Guests that have no rules of their own reach no other guest, so an error here leaves nothing open."""
         running = {vm: want[vm] for vm in want if vm in have and have[vm].power in (Power.ON, Power.PAUSED)}
         projects = {vm: each.project for vm, each in running.items()}
+        macs = {vm: each.mac for vm, each in running.items()}
         trouble = None
         try:
-            await self._firewall.keep(projects, {each.seed_url for each in running.values()})
+            await self._firewall.keep(projects, {each.seed_url for each in running.values()}, macs)
         except Refused as error:
             trouble = str(error)
         if trouble is not None and trouble != self._firewall_trouble:

@@ -1,17 +1,24 @@
 """What the data source refuses to guests is recorded for auditors."""
 
+import asyncio
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 
 from domain.contract import Refusal
 from domain.contract.guest_data import GuestSeed
-from domain.contract.refusal import OTHERS, RefusedGuest
+from domain.contract.refusal import OTHERS, RefusedGuest, refused_packets
 from eventstore.log.jetstream import Stream
+from gateway.access import refusals
+from gateway.access.refusals import Refusals
 from projections.guest_data.copies import Copies
 from projections.guest_data.source import Source
 from projections.guest_data.status import Status
 from runtime import subjects
+from runtime.bus import bus
+from runtime.bus.malformed import Malformed
 from runtime.bus.refusal_records import MOST, RefusalRecords
 from tests.attacks.serving import Given
 from tests.bus_accounts.conftest import Guarded
@@ -65,3 +72,66 @@ async def test_who_tries_a_lot_hides_nobody(guarded: Guarded) -> None:
     assert len(found) == MOST + 1
     assert sum(each.count for each in found) == 1000
     assert found[-1].address == OTHERS
+
+
+async def gateways(guarded: Guarded, malformed: Malformed) -> list[bus.Connection]:
+    """Two gateways, which record what nodes say."""
+    made = [await bus.connect(guarded.settings("gateway"), f"gateway-{number}") for number in range(2)]
+    for nc in made:
+        await Refusals(nc, 5, (), malformed).listen()
+        await nc.flush()
+    await guarded.settled()
+    return made
+
+
+async def test_packets_that_a_node_drops_are_seen_once(guarded: Guarded) -> None:
+    listening = await gateways(guarded, Malformed())
+    for node in ("n1", "n2"):
+        records = RefusalRecords[RefusedGuest](guarded.connections[f"node-{node}"], subjects.node_refusals(node))
+        records.note(refused_packets("iptables", VM), 3)
+        records.note(refused_packets("iptables", VM), 4)
+        records.note(refused_packets("ebtables filter", None), 1)
+        await records.publish()
+    await recorded(guarded, 4)
+    await asyncio.sleep(0.2)  # for a second record of the same
+    found = await recorded(guarded, 4)
+    for nc in listening:
+        await nc.close()
+    assert {(one.status, one.code, one.method) for one in found} == {(403, "guest_packets", "PACKET")}
+    assert sorted((str(one.actor), one.path, str(one.credential), one.count) for one in found) == [
+        ("node:n1", "ebtables filter", "None", 1),
+        ("node:n1", "iptables", f"vm:{VM}", 7),
+        ("node:n2", "ebtables filter", "None", 1),
+        ("node:n2", "iptables", f"vm:{VM}", 7),
+    ]
+
+
+async def test_a_node_accuses_nobody_else_and_hides_nobody(guarded: Guarded) -> None:
+    malformed = Malformed()
+    listening = await gateways(guarded, malformed)
+    nc, own = guarded.connections["node-n1"], subjects.node_refusals("n1")
+    told = refused_packets("iptables", VM).record(datetime(2020, 1, 1, tzinfo=UTC), 1)
+    said = Refusal.model_validate_json(told).model_dump(mode="json")
+    for wrong in ({"code": "unauthorized"}, {"credential": "abcdefabcdef"}, {"count": 0}):
+        await nc.publish(own, json.dumps({**said, **wrong}).encode())
+    await nc.publish(own, json.dumps({**said, "actor": "user:alice", "address": "9.9.9.9", "status": 401}).encode())
+    await nc.publish(own, b"nonsense")
+    await nc.publish(subjects.node_refusals("n2"), told)
+    await guarded.settled()
+    (found,) = await recorded(guarded, 1)
+    assert (found.status, found.actor, found.address, found.credential) == (403, "node:n1", "", f"vm:{VM}")
+    assert found.at.year > 2020
+    counted = malformed.of("refusals")
+    assert counted is not None and counted.count == 4
+    for _ in range(2 * refusals.MOST_OF_NODE + 10):
+        await nc.publish(own, told)
+    await guarded.connections["node-n2"].publish(subjects.node_refusals("n2"), told)
+    await guarded.settled()
+
+    async def both() -> bool:
+        return {one.actor for one in await recorded(guarded, 1)} == {"node:n1", "node:n2"}
+
+    await eventually(both, "the other node is heard")
+    assert len(await recorded(guarded, 1)) <= 101, "the newest 100 of each node"
+    for each in listening:
+        await each.close()

@@ -48,15 +48,16 @@ from node_daemon.hypervisor.host_names import HostNames
 from runtime import logs
 async def main():
     names = HostNames(Path(sys.argv[1]))
-    firewall = host_firewall.HostFirewall(names, [("198.51.100.1", 4222)])
+    told = lambda *what: print("told", *what, sep="|")
+    firewall = host_firewall.HostFirewall(names, [("198.51.100.1", 4222)], dropped=told)
     for line in sys.stdin:
-        guests, seeds = json.loads(line)
+        guests, seeds, macs = json.loads(line)
         if firewall._checked is not None:
             firewall._checked -= host_firewall.CHECK_SECONDS
         if seeds:
             async with firewall.starting(seeds[0]):
                 pass
-        await firewall.keep(guests, seeds)
+        await firewall.keep(guests, seeds, macs)
         print("done", flush=True)
     await firewall.close()
 uvloop.run(main())  # as the roles do
@@ -98,13 +99,18 @@ class Net:
         self.stack.callback(child.kill)
         return child
 
-    def keep(self, guests: dict[str, str], *seeds: str, folder: str = OWN) -> list[str]:
+    def macs(self, *guests: str) -> dict[str, str]:
+        return {each: self.run(each, "cat", "/sys/class/net/eth0/address").strip() for each in guests}
+
+    def keep(
+        self, guests: dict[str, str], *seeds: str, folder: str = OWN, macs: dict[str, str] | None = None
+    ) -> list[str]:
         """Let the firewall of a node daemon keep its rules; what it says."""
         if folder not in self.firewalls:
             self.firewalls[folder] = self.start("host", FIREWALL, folder)
         child = self.firewalls[folder]
         assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(json.dumps([guests, seeds or [f"http://{HOST}:{SEED}/secret/"]]) + "\n")
+        child.stdin.write(json.dumps([guests, seeds or [f"http://{HOST}:{SEED}/secret/"], macs or {}]) + "\n")
         child.stdin.flush()
         said: list[str] = []
         while (line := child.stdout.readline()) not in ("done\n", ""):
@@ -226,6 +232,23 @@ def test_what_is_denied_is_counted_and_logged(net: Net) -> None:
     said = " ".join(net.keep(projects()))
     assert "packets of guests to what they must not reach were dropped" in said
     assert "iptables" in said and "ebtables filter" in said
+
+
+def test_it_is_known_which_guest_was_denied(net: Net) -> None:
+    """Also what a guest sent before it ended, and not twice."""
+    macs = net.macs("one", "two")
+    net.keep(projects(), macs=macs)
+    assert not net.reaches("one", HOST, 5432)
+    told = [
+        line.strip().split("|")[1:] for line in net.keep(projects(), macs=net.macs("two")) if line.startswith("told|")
+    ]
+    assert {vm for place, vm, _ in told if place == "iptables"} == {"one"}, told
+    assert all(int(packets) > 0 for *_, packets in told)
+    said = net.keep(projects(), macs=net.macs("two"))
+    assert not [line for line in said if line.startswith("told|iptables|")], said
+    assert not net.reaches("one", HOST, 5432)
+    said = net.keep(projects(), macs=net.macs("two"))
+    assert [line for line in said if line.startswith("told|iptables|None|")], "an unknown address is of no VM"
 
 
 def test_it_is_repaired_and_leaves_the_rules_of_others(net: Net) -> None:

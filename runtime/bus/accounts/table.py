@@ -123,6 +123,7 @@ def calls() -> Iterator[Row]:
     # What one account imports as a service, another does not hear as a stream: so it is exported by the first one, too.
     yield row(f"{of_node}.heartbeat", NODES, [HANDLERS], one, "signs of life", control)
     yield row(f"{of_node}.heartbeat", NODES, [GATEWAY], none, "signs of life", Account.NODES)
+    yield row(f"{of_node}.refusals", NODES, [GATEWAY], none, "packets of guests that it has dropped", Account.NODES)
     yield row(f"{of_node}.asks.*", [GATEWAY], NODES, one, "questions that a node answers itself", Account.NODES)
     sessions = f"{of_node}.sessions.*"
     yield row(f"{sessions}.node", [GATEWAY], NODES, none, "connections to guests", Account.GATEWAY)
