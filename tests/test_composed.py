@@ -142,9 +142,9 @@ async def test_the_services_find_each_other_with_their_own_credentials() -> None
         token = re.search(r"nbj_n1_\S+", await printed(here, "node", "token", "n1"))
         assert token is not None
         await printed(here, "node", "join", url, token[0])
-        (creds,) = home.rglob("*.creds")
-        node = await bus.connect(Common(nats_url=f"nats://127.0.0.1:{made.nats}", nats_creds=creds), "n1")
-        await node.close()
+        for creds in (Files(home).creds, GuestFiles(home).creds):
+            host = await bus.connect(Common(nats_url=f"nats://127.0.0.1:{made.nats}", nats_creds=creds), "n1")
+            await host.close()
         for role in ROLES:
             log = (made.folder / f"{role}.log").read_text()
             assert not re.search(r"permission|refuses the connection", log, re.IGNORECASE), f"{role}: {log}"

@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 from cli.local.bus_refusals import BusRefusals
 from cli.local.local_node import LocalNode
 from cli.local.progress import say
-from runtime.bus import bus
+from runtime.bus import bus, streams
 from runtime.bus.accounts import revoking
 from runtime.bus.accounts.authority import WITH_FILE, Authority
 from runtime.bus.accounts.table import A_NODE, AUTHORITY, ROLES, SIMULATION, SYSTEM
@@ -114,6 +114,8 @@ class Accounts:
                 connections.append(connection)
             self.system, answering = connections
             await revoking.serve(answering, self.system, self.authority)
+            adapting = asyncio.create_task(streams.adapt(answering.jetstream()))
+            stack.callback(adapting.cancel)
             self.refusals = BusRefusals(answering, self.system, log)
             await self.refusals.listen()
             yield connections

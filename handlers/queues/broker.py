@@ -21,6 +21,7 @@ from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError, ServerError
 
 from runtime import logs
+from runtime.bus.api import prefix
 from runtime.tasks.patience import patiently
 
 log = logs.get(__name__)
@@ -125,7 +126,7 @@ class Context(JetStreamContext):
     """The JetStream context that FastStream gets."""
 
     def __init__(self, nc: Client, in_work: InWork) -> None:
-        super().__init__(nc)
+        super().__init__(nc, prefix=prefix(nc))
         self._in_work = in_work
 
     async def pull_subscribe(self, *_: Any, **options: Any) -> Any:

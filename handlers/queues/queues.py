@@ -44,8 +44,9 @@ log = logs.get(__name__)
 
 #: Maximum number of messages that are requested, and processed, at a time.
 BATCH = 16
-#: Seconds after which a request for messages ends without one.
-WAIT = 5.0
+#: Seconds after which a request for messages ends without one. With accounts, that of a process that was killed takes
+#: messages until then: the server cannot see from another account that nobody waits for them.
+WAIT = 1.0
 #: Seconds after which JetStream delivers a message again that was not acknowledged, and whose deadline not extended.
 ACK_WAIT = 5.0
 #: Maximum number of unacknowledged messages, in all processes together. JetStream delivers no more of them meanwhile.

@@ -5,9 +5,14 @@ from nats.aio.client import Client
 from runtime.bus.accounts.table import API
 
 
+def prefix(nc: Client) -> str:
+    """The name of the JetStream API on this connection."""
+    return str(getattr(nc, "api", API))
+
+
 def api(nc: Client, call: str) -> str:
     """The subject of a call, such as `STREAM.INFO.<stream>`, on this connection."""
-    return f"{getattr(nc, 'api', API)}.{call}"
+    return f"{prefix(nc)}.{call}"
 
 
 def has_accounts(nc: Client) -> bool:
@@ -15,6 +20,11 @@ def has_accounts(nc: Client) -> bool:
     return bool(getattr(nc, "accounts", False))
 
 
+def is_imported(nc: Client) -> bool:
+    """Whether the streams are in another account than this connection, which may not change them then."""
+    return prefix(nc) != API
+
+
 def imports(nc: Client) -> bool:
-    """Whether the streams are in another account than this connection, which cannot create consumers then."""
+    """Whether the streams are in another account, where this connection cannot create consumers."""
     return bool(getattr(nc, "imports", False))

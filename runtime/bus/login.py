@@ -24,7 +24,8 @@ ENDED = (EXPIRED, "authentication revoked", "account authentication")
 @dataclass(frozen=True)
 class Login:
     """`options`: for nats-py's `connect`. `api`: the name of the JetStream API. `imports`: streams are in another
-    account, where this connection cannot create consumers. `accounts`: whether the platform has made the credential.
+    account, where this connection cannot create consumers (handlers can). `accounts`: whether the platform has made
+    the credential.
     """
 
     options: dict[str, Any]
@@ -42,7 +43,7 @@ def login(settings: Common) -> Login:
     options: dict[str, Any] = {"user_credentials": str(file)}
     if found.inbox is not None:
         options["inbox_prefix"] = found.inbox
-    return Login(options, IMPORTED_API if found.imports else API, found.imports, bool(found.account))
+    return Login(options, IMPORTED_API if found.imports else API, not found.creates_consumers, bool(found.account))
 
 
 def told(file: Path) -> credentials.Credential:

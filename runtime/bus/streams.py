@@ -1,18 +1,24 @@
 """The streams of the platform: created if they are missing, checked if they exist."""
 
+import contextlib
 from dataclasses import replace
 
-from nats.errors import NoRespondersError
+from nats.errors import Error as NatsError, NoRespondersError
 from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError, ServiceUnavailableError
 
 from runtime import subjects
+from runtime.bus.api import is_imported
 from runtime.tasks.patience import CannotRun, patiently
 
 JETSTREAM_OFF = (10039, 10076)
 NOT_CLUSTERED = 10074
 NO_JETSTREAM = "the NATS server, or the account there, has no JetStream: enable it (`nats-server --jetstream`)"
+
+
+class NotAdapted(NatsError):
+    """A stream has the subjects of an earlier version, until the authority of the bus has changed them."""
 
 
 class WeakStream(CannotRun):
@@ -119,6 +125,8 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
     if sorted(have.subjects or []) != sorted(wanted.subjects or []):
         if wanted.name not in ADAPTED:
             raise WeakStream(f"stream {wanted.name} covers {have.subjects}, not {wanted.subjects}")
+        if is_imported(js._nc):
+            raise NotAdapted(f"stream {wanted.name} has the subjects of an earlier version: restart `nebula up`")
         await js.update_stream(replace(have, subjects=wanted.subjects))
     if wanted.name in (subjects.WANTED, subjects.REPORTS):
         await _drop_keyed_before(js, wanted.name)
@@ -138,6 +146,20 @@ def is_off(js: JetStreamContext, error: Exception) -> bool:
         return True
     server = js._nc._server_info
     return not server.get("jetstream") and not server.get("cluster")
+
+
+async def adapt(js: JetStreamContext) -> None:
+    """Give existing streams the subjects of this version, where handlers have no right to. Waits for the server."""
+
+    async def all_of_them() -> None:
+        for wanted in platform_streams(1):
+            if wanted.name in ADAPTED:
+                with contextlib.suppress(NotFoundError):
+                    have = (await js.stream_info(wanted.name)).config
+                    if sorted(have.subjects or []) != sorted(wanted.subjects or []):
+                        await js.update_stream(replace(have, subjects=wanted.subjects))
+
+    await patiently("JetStream", all_of_them)
 
 
 async def _drop_keyed_before(js: JetStreamContext, name: str) -> None:

@@ -1,21 +1,25 @@
 """Credentials: who has none can do nothing, they expire, they are renewed, and a revoked one ends live connections."""
 
 import asyncio
+import shutil
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError, NoServersError
 
-from runtime.bus import bus
+from runtime.bus import bus, streams
 from runtime.bus.accounts import credentials
 from runtime.bus.accounts.authority import Authority, signer_of
+from runtime.bus.accounts.claims import user
 from runtime.bus.accounts.jwt import claims
 from runtime.bus.accounts.keys import Owner, WrongKey, new
 from runtime.bus.accounts.page import page
 from runtime.bus.accounts.table import ROLES, Account
+from runtime.local.servers import start_nats
 from runtime.settings import Common
 from runtime.tasks.patience import CannotRun
 from tests.bus_accounts.conftest import Guarded
@@ -123,15 +127,39 @@ def test_the_signer_of_nodes_signs_for_public_keys_of_users_only(tmp_path: Path)
 def test_credentials_are_renewed_before_they_expire_and_when_the_table_changes(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     assert authority.renew("gateway")
-    first = credentials.read(authority.file("gateway"))
     assert not authority.renew("gateway")
     assert authority.renew("handlers", seconds=3600)
     assert authority.renew("handlers")
-    key = credentials.parts(authority.file("gateway"))[1]
-    credentials.write(authority.file("gateway"), authority._user("handlers", None, key, int(time.time()) + 10**6), key)
-    assert authority.renew("gateway")
-    second = credentials.read(authority.file("gateway"))
+    assert authority.renew("authority")
+    first = credentials.read(authority.file("authority"))
+    key = credentials.parts(authority.file("authority"))[1]
+    other = authority._user("maintenance", None, key, int(time.time()) + 10**6)  # of the same account
+    credentials.write(authority.file("authority"), other, key)
+    assert authority.renew("authority")
+    second = credentials.read(authority.file("authority"))
     assert (first.public, first.name) == (second.public, second.name)
+
+
+async def test_a_role_s_credential_in_the_account_of_an_earlier_version_is_revoked(tmp_path: Path) -> None:
+    """Handlers were in the account of the streams: their credential of before must not open it any more."""
+    authority = Authority(tmp_path)
+    authority.write()
+    file, stolen = authority.file("handlers"), authority.file("stolen")
+    key = new(Owner.USER)
+    old = replace(ROLES["handlers"], account=Account.CONTROL)
+    account, signer = authority.public[Account.CONTROL], authority._signers[Account.CONTROL]
+    credentials.write(file, user(old, key.public, account, signer, expires=int(time.time()) + 10**7), key)
+    shutil.copy(file, stolen)
+    server = await start_nats(tmp_path, accounts=authority)
+    try:
+        nc = await bus.connect(Common(nats_url=server.url, nats_creds=file), "tests")
+        await streams.ensure_all(nc.jetstream(), 1)
+        await nc.close()
+        assert credentials.read(file).account == "handlers"
+        with pytest.raises(CannotRun, match="is revoked"):
+            await bus.connect(Common(nats_url=server.url, nats_creds=stolen), "tests")
+    finally:
+        await server.stop()
 
 
 @pytest.mark.parametrize("content", ["", "x", "-----BEGIN NATS USER JWT-----\nx\n------END NATS USER JWT------\n"])

@@ -7,14 +7,18 @@ import asyncio
 import json
 import re
 
+import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
 from runtime import subjects
 from runtime.bus.accounts.table import (
     API,
+    HANDLERS,
     IMPORTED_API,
     NODE,
+    PURGED,
     REVOKE,
     ROLES,
     ROWS,
@@ -26,7 +30,7 @@ from runtime.bus.accounts.table import (
     stored,
 )
 from tests.bus_accounts.conftest import Guarded
-from tests.bus_accounts.test_matrix import EVERYTHING, belongs, covered, fill, plain, samples, state
+from tests.bus_accounts.test_matrix import EVERYTHING, asks, belongs, covered, fill, not_own, plain, samples, state
 
 ANSWER = b"an answer that the caller wants to be elsewhere"
 
@@ -109,8 +113,8 @@ async def test_an_answer_reaches_nobody_else(guarded: Guarded) -> None:
         own = requests(credential)
         assert own
         for row, subject in own:
-            if row.subject not in STORED:
-                for target in everything:
+            if row.subject not in STORED and asks(credential, row):
+                for target in everything if credential != HANDLERS else not_own(credential, everything):
                     if target == OWN.get(credential):  # it may write there without an answer, and nowhere else
                         continue
                     await nc.publish(subject, b'{"seq":1}' if "GET" in subject else b"", reply=target)
@@ -131,7 +135,7 @@ async def test_an_acknowledgement_is_stored_nowhere(guarded: Guarded) -> None:
         for row, subject in requests(credential):
             if row.subject in STORED:
                 before = await state(guarded)
-                for target in targets():
+                for target in not_own(credential, targets()):
                     await nc.publish(subject, b"x", reply=target)
                 await nc.request(subject, b"x", timeout=10)  # stored after the others
                 after = await state(guarded)
@@ -140,33 +144,63 @@ async def test_an_acknowledgement_is_stored_nowhere(guarded: Guarded) -> None:
 
 
 async def test_handlers_delete_and_purge_nothing_by_an_answer(guarded: Guarded) -> None:
-    """Except with a direct get or a pull, whose answers may be empty: SECURITY.md names this limit."""
+    """The empty answer to a direct get or a pull would delete a stream in the account of the streams."""
     await fill(guarded)
     before = await state(guarded)
     nc, consumer = guarded.connections["handlers"], {"name": "mine", "deliver_policy": "all", "ack_policy": "none"}
     for stream in STREAMS:
         create = json.dumps({"stream_name": stream, "config": consumer}).encode()
-        await nc.request(f"{API}.CONSUMER.CREATE.{stream}.mine", create)
-    targets = [f"{API}.STREAM.{verb}.{stream}" for verb in ("DELETE", "PURGE") for stream in STREAMS]
+        assert b"error" not in (await nc.request(f"{IMPORTED_API}.CONSUMER.CREATE.{stream}.mine", create)).data
+    changing = [call for call in targets() if ".STREAM.DELETE." in call or ".STREAM.PURGE." in call]
+    forbidden = not_own(HANDLERS, changing)
+    assert len(forbidden) == 2 * (2 * len(STREAMS) - len(PURGED))
     for stream in STREAMS:
         for call, body in (
             (f"STREAM.INFO.{stream}", b""),
             (f"STREAM.MSG.GET.{stream}", b'{"seq":1}'),
             (f"CONSUMER.INFO.{stream}.mine", b""),
+            (f"DIRECT.GET.{stream}", b'{"seq":1}'),
+            (f"DIRECT.GET.{stream}", b'{"seq":99999}'),
+            (f"CONSUMER.MSG.NEXT.{stream}.mine", b'{"batch":99,"no_wait":true}'),
+            (f"CONSUMER.MSG.NEXT.{stream}.mine", b'{"batch":1,"no_wait":true}'),
+            (f"CONSUMER.MSG.NEXT.{stream}.none", b'{"no_wait":true}'),
         ):
-            for target in targets:
-                await nc.publish(f"{API}.{call}", body, reply=target)
+            for target in forbidden:
+                await nc.publish(f"{IMPORTED_API}.{call}", body, reply=target)
     for row, subject in requests("handlers"):
         if row.subject in STORED:
-            for target in targets:
+            for target in forbidden:
                 await nc.publish(subject, b"", reply=target)
+    for stream in STREAMS:
+        for number, target in enumerate(one for one in forbidden if one.startswith(f"{API}.")):
+            pushed = {**consumer, "name": f"push{number}", "deliver_subject": target, "idle_heartbeat": 10**8}
+            create = json.dumps({"stream_name": stream, "config": pushed}).encode()
+            await nc.publish(f"{IMPORTED_API}.CONSUMER.CREATE.{stream}.push{number}", create)
     await guarded.settled()
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(1.0)
     after = await state(guarded)
     assert after.keys() == before.keys()
     limited = (subjects.WANTED, subjects.LEASES, subjects.MANAGERS, subjects.HEALTH, subjects.REPORTS)
     assert all(after[name][0] >= before[name][0] for name in before if name not in limited)
     assert all(after[name][0] > 0 for name in limited)
+
+
+async def test_handlers_change_no_setting_of_a_stream(guarded: Guarded) -> None:
+    """A stream that republishes an empty message on a call of JetStream would delete another one."""
+    await fill(guarded)
+    before = await state(guarded)
+    nc = guarded.connections["handlers"]
+    for stream in STREAMS:
+        info = json.loads((await nc.request(f"{IMPORTED_API}.STREAM.INFO.{stream}")).data)
+        subject = info["config"]["subjects"][0]
+        republish = {"src": subject, "dest": f"{API}.STREAM.DELETE.{subjects.VAULT}"}
+        config = json.dumps({**info["config"], "republish": republish}).encode()
+        for prefix in (API, IMPORTED_API):
+            with pytest.raises((TimeoutError, NoRespondersError)):
+                await nc.request(f"{prefix}.STREAM.UPDATE.{stream}", config, timeout=0.1)
+        answer = json.loads((await nc.request(f"{IMPORTED_API}.STREAM.CREATE.{stream}", config)).data)
+        assert answer["error"]["err_code"] == 10058  # in use with another configuration
+    assert await state(guarded) == before
 
 
 async def test_a_node_answers_what_it_was_asked_once_and_nothing_else(guarded: Guarded) -> None:

@@ -76,12 +76,16 @@ def test_who_writes_what(subject: str, who: set[str]) -> None:
     assert publishers(subject) == who
 
 
-def test_only_handlers_change_streams_and_make_consumers() -> None:
+def test_only_handlers_make_consumers_and_only_the_authority_changes_streams() -> None:
     reading = ("STREAM.INFO.", "STREAM.MSG.GET.", "DIRECT.GET.", "CONSUMER.MSG.NEXT.", "CONSUMER.RESET.")
     for row in ROWS:
         call = row.subject.removeprefix(f"{API}.")
         if row.subject.startswith("$") and not call.startswith(reading):
-            assert row.publish == (HANDLERS,), row.subject
+            assert row.publish == ((AUTHORITY,) if call.startswith("STREAM.UPDATE.") else (HANDLERS,)), row.subject
+
+
+def test_only_the_authority_and_maintenance_are_in_the_account_of_the_streams() -> None:
+    assert {role.name for role in ROLES.values() if role.account is Account.CONTROL} == {AUTHORITY, MAINTENANCE}
 
 
 def test_nobody_deletes_or_purges_what_is_kept() -> None:

@@ -121,17 +121,18 @@ class Authority:
 
     def write(self) -> None:
         """Write what the server reads at its start, and the credentials of all roles. Repeatable. Raises OSError."""
+        for role in WITH_FILE:
+            self.renew(role)
         for which in Account:
             put(self.resolver / f"{self.public[which]}.jwt", self.account(which))
         accounts = (Account.NODES, Account.GUESTS)
         lines = [f"{self._signers[which].seed.decode()}\n{self.public[which]}\n" for which in accounts]
         put(self.signer_file, "".join(lines))
-        for role in WITH_FILE:
-            self.renew(role)
 
     def renew(self, role: str, node: str | None = None, *, seconds: int = ROLE_SECONDS) -> bool:
         """Make the credential of a role, if there is none, or if it expires soon or is revoked; with a node's name,
-        that of a node. Returns whether it was made. Raises OSError.
+        that of a node. One that an earlier version made in another account is revoked there. Returns whether it was
+        made. Raises OSError.
         """
         file = self.file(role if node is None else f"{role}-{node}")
         key = new(Owner.USER)
@@ -139,7 +140,10 @@ class Authority:
         try:
             found = credentials.read(file)
             left = (found.expires or 0) - time.time()
-            revoked = found.public in self.revoked().get(account, {})
+            moved = found.account.upper() not in ("", account)
+            if moved:
+                self.revoke(found.public, Account(found.account.upper()))
+            revoked = moved or found.public in self.revoked().get(account, {})
             if left > RENEW_SECONDS and not revoked and self.up_to_date(file, role, node):
                 return False
             if not revoked:

@@ -45,8 +45,12 @@ class Credential:
 
     @property
     def imports(self) -> bool:
-        """Whether its account reads streams of another account."""
+        """Whether the streams are in another account, which calls JetStream by another name."""
         return self.account not in ("", "control")
+
+    @property
+    def creates_consumers(self) -> bool:
+        return self.account in ("", "control", "handlers")
 
 
 def text(jwt: str, seed: bytes) -> str:

@@ -7,8 +7,13 @@ A message of another account enters an account only by a service import, and lea
 answer to a request. An answer is delivered in the asking account under a subject that the server chooses, so the reply
 subject of a request cannot write into the account that answers.
 
-No account but CONTROL may create a consumer: its delivery subject is one of CONTROL, so whoever creates one can write
-there. Others read by direct gets (`reading.py`); a node reads one consumer that handlers have created for it.
+Streams are in CONTROL, with the authority and maintenance only. Handlers import what they call there, too: otherwise
+an empty answer to a read could be sent to a call that deletes a stream.
+
+A consumer's delivery subject is one of CONTROL, so whoever creates one can write there. Only handlers may, and the
+server delivers to no call of JetStream. Others read by direct gets (`reading.py`); a node reads one consumer that
+handlers have created for it. Nobody may change a stream but the authority and maintenance: its setting `republish`
+can send an empty message to any call.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,6 +33,7 @@ class Account(StrEnum):
 
     SYS = "SYS"
     CONTROL = "CONTROL"
+    HANDLERS = "HANDLERS"
     GATEWAY = "GATEWAY"
     PROJECTIONS = "PROJECTIONS"
     GUESTS = "GUESTS"
@@ -70,13 +76,13 @@ A_NODE = "node"
 ROLES: dict[str, Role] = {
     role.name: role
     for role in (
-        Role(HANDLERS, Account.CONTROL, "decides commands, writes the log and the documents of nodes"),
+        Role(HANDLERS, Account.HANDLERS, "decides commands, writes the log and the documents of nodes"),
         Role(GATEWAY, Account.GATEWAY, "passes on calls, reads the log"),
         Role(PROJECTIONS, Account.PROJECTIONS, "reads the log into Postgres, answers guest-data"),
         Role(GUEST_DATA, Account.GUESTS, "asks for what a guest is told"),
         Role(A_NODE, Account.NODES, "one node: its own documents and reports"),
         Role(SIMULATION, Account.NODES, "simulated nodes, all of them in one process"),
-        Role(AUTHORITY, Account.CONTROL, "revokes credentials of nodes, records what the bus refuses"),
+        Role(AUTHORITY, Account.CONTROL, "revokes credentials of nodes, records what the bus refuses, adapts streams"),
         Role(MAINTENANCE, Account.CONTROL, "an operator's own: it alone may delete and purge any stream"),
         Role(SYSTEM, Account.SYS, "pushes accounts to the servers, and asks whether they can store"),
     )
@@ -98,6 +104,17 @@ PURGED = (WANTED, REPORTS, PARKED)
 BUCKET = f"KV_{subjects.KEYS}"
 
 
+def local(subject: str, home: Account, account: Account) -> str:
+    """The subject's name in an account: the JetStream API of CONTROL has another name where it is imported."""
+    imported = account is not home and subject.startswith(f"{API}.")
+    return IMPORTED_API + subject.removeprefix(API) if imported else subject
+
+
+def inbox(role: str, node: str | None = None) -> str:
+    """The prefix of a credential's own inboxes."""
+    return f"_INBOX.{role}" if node is None else f"_INBOX.{role}-{node}"
+
+
 def calls() -> Iterator[Row]:
     """Requests and messages that are not stored."""
 
@@ -106,11 +123,11 @@ def calls() -> Iterator[Row]:
     ) -> Row:
         return Row(subject, home, tuple(publish), tuple(hear), answers, why)
 
-    control, one, none = Account.CONTROL, Answers.ONE, Answers.NONE
+    handlers, one, none = Account.HANDLERS, Answers.ONE, Answers.NONE
     of_node = f"{subjects.PREFIX}.nodes.{NODE}"
-    yield row(subjects.COMMANDS, [GATEWAY], [HANDLERS], one, "commands of callers", control)
-    yield row(subjects.JOIN, [GATEWAY], [HANDLERS], one, "a host wants to join", control)
-    yield row(subjects.GUESTS_READY, [PROJECTIONS], [], one, "a guest is ready", control)
+    yield row(subjects.COMMANDS, [GATEWAY], [HANDLERS], one, "commands of callers", handlers)
+    yield row(subjects.JOIN, [GATEWAY], [HANDLERS], one, "a host wants to join", handlers)
+    yield row(subjects.GUESTS_READY, [PROJECTIONS], [], one, "a guest is ready", handlers)
     for verb, why in (
         ("register", "a node registers, and gets its lease"),
         ("leave", "a node returns its lease"),
@@ -119,9 +136,9 @@ def calls() -> Iterator[Row]:
         ("images.holder", "who stores an image"),
         ("images.pieces.*", "bytes of an image"),
     ):
-        yield row(f"{of_node}.{verb}", NODES, [HANDLERS], one, why, control)
+        yield row(f"{of_node}.{verb}", NODES, [HANDLERS], one, why, handlers)
     # What one account imports as a service, another does not hear as a stream: so it is exported by the first one, too.
-    yield row(f"{of_node}.heartbeat", NODES, [HANDLERS], one, "signs of life", control)
+    yield row(f"{of_node}.heartbeat", NODES, [HANDLERS], one, "signs of life", handlers)
     yield row(f"{of_node}.heartbeat", NODES, [GATEWAY], none, "signs of life", Account.NODES)
     yield row(f"{of_node}.refusals", NODES, [GATEWAY], none, "packets of guests that it has dropped", Account.NODES)
     yield row(f"{of_node}.asks.*", [GATEWAY], NODES, one, "questions that a node answers itself", Account.NODES)
@@ -138,7 +155,7 @@ def calls() -> Iterator[Row]:
         (subjects.GUEST_SEEDS_HELD, "which sealed copies are no longer valid"),
     ):
         yield row(subject, [GUEST_DATA], [PROJECTIONS], one, why, Account.PROJECTIONS)
-    yield row(REVOKE, [HANDLERS], [AUTHORITY], one, "a node's credential is revoked", control)
+    yield row(REVOKE, [HANDLERS], [AUTHORITY], one, "a node's credential is revoked", Account.CONTROL)
 
 
 def stored() -> Iterator[Row]:
@@ -148,8 +165,13 @@ def stored() -> Iterator[Row]:
         return Row(subject, Account.CONTROL, tuple(publish), tuple(hear), Answers.ONE, why)
 
     of_node = f"{subjects.PREFIX}.nodes.{NODE}"
-    yield row(subjects.events(), [HANDLERS], READERS, "the log")
-    yield row(subjects.PARKED_EVER, [HANDLERS], [GATEWAY], "parked messages")
+    # What CONTROL imports as a service is no stream of its: readers get the hints from the account of handlers.
+    for subject, readers, why in (
+        (subjects.events(), READERS, "the log"),
+        (subjects.PARKED_EVER, (GATEWAY,), "parked messages"),
+    ):
+        yield row(subject, [HANDLERS], [], why)
+        yield Row(subject, Account.HANDLERS, (HANDLERS,), readers, Answers.NONE, f"{why}: a hint to read")
     yield row(subjects.parked_of("log"), [PROJECTIONS], [], "events that cannot be applied")
     yield row(f"{of_node}.wanted.*.*", [HANDLERS], [], "what a node has to run")
     yield row(f"{of_node}.reports.*.*", [HANDLERS, *NODES], [], "what a node says; handlers retry parked ones")
@@ -181,13 +203,17 @@ def api() -> Iterator[Row]:
         newest = [HANDLERS, *from_leader.get(stream, [])]
         yield row(f"STREAM.MSG.GET.{stream}", newest, "read the newest from its leader")
         yield row(f"STREAM.CREATE.{stream}", [HANDLERS], "created at the first start")
-        for call in ("CREATE", "DURABLE.CREATE", "DELETE", "INFO", "MSG.NEXT"):
+        for call in ("CREATE", "DURABLE.CREATE", "DELETE", "INFO"):
             yield row(f"CONSUMER.{call}.{stream}.>", [HANDLERS], "consumers")
+        yield row(f"CONSUMER.MSG.NEXT.{stream}.>", [HANDLERS], "consumers", Answers.MANY)
         for subject in (f"$JS.ACK.{stream}.>", f"$JS.FC.{stream}.>"):
             yield Row(subject, Account.CONTROL, (HANDLERS,), (), Answers.NONE, "acknowledge, flow control")
     for stream in PURGED:
-        yield row(f"STREAM.UPDATE.{stream}", [HANDLERS], "new subjects of a newer version")
+        yield row(f"STREAM.INFO.{stream}", [AUTHORITY], "its settings")
+        yield row(f"STREAM.UPDATE.{stream}", [AUTHORITY], "new subjects of a newer version")
         yield row(f"STREAM.PURGE.{stream}", [HANDLERS], "remove what belongs to a deleted resource")
+    delivered = f"{inbox(HANDLERS)}.>"
+    yield Row(delivered, Account.CONTROL, (), (HANDLERS,), Answers.NONE, "what consumers deliver to handlers")
     yield row(f"STREAM.MSG.DELETE.{subjects.VAULT}", [HANDLERS], "erase a key")
     yield row(f"STREAM.MSG.DELETE.{WANTED}", [HANDLERS], "drop a parked document")
     for call in ("STREAM.INFO", "STREAM.MSG.GET", "STREAM.DELETE"):
@@ -204,14 +230,3 @@ def rows() -> tuple[Row, ...]:
 
 
 ROWS = rows()
-
-
-def local(subject: str, home: Account, account: Account) -> str:
-    """The subject's name in an account: the JetStream API of CONTROL has another name where it is imported."""
-    imported = account is not home and subject.startswith(f"{API}.")
-    return IMPORTED_API + subject.removeprefix(API) if imported else subject
-
-
-def inbox(role: str, node: str | None = None) -> str:
-    """The prefix of a credential's own inboxes."""
-    return f"_INBOX.{role}" if node is None else f"_INBOX.{role}-{node}"
