@@ -12,7 +12,9 @@ from pathlib import Path
 
 import httpx
 
+from node_daemon.membership.credentials import Files
 from runtime.bus import bus
+from runtime.bus.guest_credentials import GuestFiles
 from runtime.files.private import PASSABLE
 from runtime.local.child import Child, find_program, free_port, spawn
 from runtime.local.servers import PostgresRole, start_postgres
