@@ -37,7 +37,6 @@ from domain.contract import (
 )
 from domain.contract.guest_data import GuestReady, GuestSeed, Nothing, SeedQuestion, SeedsHeld, SeedsUnknown
 from domain.contract.joining import Joined, JoinRequest, RenewRequest
-from domain.contract.refusal import Refusal as Refused
 from domain.guest import Guest
 from domain.kinds import KINDS, NAMES
 from domain.operation import Operation
@@ -50,6 +49,7 @@ from gateway.access.uses import TokenUse
 from handlers.managers.lease import Note
 from runtime import subjects
 from runtime.bus import streams
+from runtime.bus.refused_calls import Refusal as Refused
 from runtime.bus.replies import Refusal
 
 ASYNCAPI = "asyncapi.json"

@@ -6,7 +6,6 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
-from domain.contract.refusal import RefusedGuest, refused_packets
 from node_daemon.asks.answers import Answers
 from node_daemon.asks.proofs import AskProofs
 from node_daemon.hypervisor.console_log import keep_small
@@ -28,6 +27,7 @@ from node_daemon.storage.images import Images
 from runtime import logs, subjects
 from runtime.bus import bus
 from runtime.bus.refusal_records import RefusalRecords
+from runtime.bus.refused_calls import RefusedGuest, refused_packets
 from runtime.settings import NodeSettings
 from runtime.tasks.essential import Essential, until_stopped
 from runtime.tasks.stopping import on_signals

@@ -20,11 +20,11 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
-from domain.contract import Refusal
 from runtime import logs, subjects
 from runtime.bus.accounts.jwt import claims
 from runtime.bus.accounts.table import A_NODE, GUEST_DATA, ROLES
 from runtime.bus.malformed import cut
+from runtime.bus.refused_calls import Refusal
 
 log = logs.get(__name__)
 

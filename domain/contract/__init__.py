@@ -31,7 +31,6 @@ from domain.contract.node import (
     Leaving,
     NodeInfo,
 )
-from domain.contract.refusal import Refusal
 from domain.contract.report import NodeReport, RefusedDocument, Report, ReportError
 from domain.contract.role import (
     MOST_ERROR,
@@ -153,7 +152,6 @@ __all__ = [
     "Position",
     "Power",
     "Question",
-    "Refusal",
     "RefusedDocument",
     "Report",
     "ReportError",

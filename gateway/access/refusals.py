@@ -15,8 +15,6 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from pydantic import ValidationError
 
-from domain.contract import Refusal
-from domain.contract.refusal import of_node
 from gateway.access.addresses import Network, client, network_of
 from gateway.access.identity import Identity
 from gateway.access.limits import Buckets
@@ -24,6 +22,7 @@ from gateway.http.problems import Problem
 from runtime import logs, subjects
 from runtime.bus import ordered, reading
 from runtime.bus.malformed import Malformed, cut
+from runtime.bus.refused_calls import Refusal, of_node
 from runtime.text.masking import masked
 from runtime.token_text import named
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from domain.contract import RoleProcess, RoleStatus
 from domain.contract.guest_data import MOST_DIGESTS
-from domain.contract.refusal import RefusedGuest
 from projections.guest_data.asker import Asker, NoAnswer
 from projections.guest_data.copies import Copies
 from projections.guest_data.source import Source
@@ -16,6 +15,7 @@ from projections.guest_data.status import Status, kept_token
 from runtime import listener, logs, subjects, unprivileged
 from runtime.bus import bus, guest_credentials
 from runtime.bus.refusal_records import RefusalRecords
+from runtime.bus.refused_calls import RefusedGuest
 from runtime.bus.status import publish_status
 from runtime.files.private import passable
 from runtime.process import this

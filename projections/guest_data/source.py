@@ -28,7 +28,6 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from domain.contract.guest_data import GuestSeed
-from domain.contract.refusal import RefusedGuest
 from projections.guest_data import neighbours, phone_home
 from projections.guest_data.admission import Called, plain, stranger
 from projections.guest_data.asker import Asker, CallRefused, NoAnswer, UnknownSecret, Withheld
@@ -37,6 +36,7 @@ from projections.guest_data.rate import Rate
 from projections.guest_data.status import Status
 from runtime import logs
 from runtime.bus.refusal_records import RefusalRecords
+from runtime.bus.refused_calls import RefusedGuest
 
 log = logs.get(__name__)
 

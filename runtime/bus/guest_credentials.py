@@ -77,7 +77,7 @@ class GuestFiles:
         """None if this host has no credential for guest-data. Raises CannotRun if the file is damaged."""
         try:
             return Place.model_validate_json(self.place.read_bytes())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (ValidationError, OSError) as error:
             raise CannotRun(f"{self.place} cannot be read; join again (nebula node token, nebula node join)") from error
@@ -89,8 +89,10 @@ def applied(settings: GuestDataSettings) -> GuestDataSettings:
     Raises CannotRun.
     """
     files, given = GuestFiles(settings.home), settings.model_fields_set
+    if {"nats_creds", "nats_user"} & given:
+        return settings
     place = files.found()
-    if place is None or {"nats_creds", "nats_user"} & given:
+    if place is None:
         return settings
     update: dict[str, object] = {"nats_creds": files.creds}
     if "nats_url" not in given:

@@ -7,9 +7,7 @@ from typing import Any
 
 import httpx
 
-from domain.contract import Refusal
 from domain.contract.guest_data import GuestSeed
-from domain.contract.refusal import OTHERS, RefusedGuest, refused_packets
 from eventstore.log.jetstream import Stream
 from gateway.access import refusals
 from gateway.access.refusals import Refusals
@@ -20,6 +18,7 @@ from runtime import subjects
 from runtime.bus import bus
 from runtime.bus.malformed import Malformed
 from runtime.bus.refusal_records import MOST, RefusalRecords
+from runtime.bus.refused_calls import OTHERS, Refusal, RefusedGuest, refused_packets
 from tests.attacks.serving import Given
 from tests.bus_accounts.conftest import Guarded
 from tests.waiting import eventually

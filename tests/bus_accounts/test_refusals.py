@@ -11,7 +11,6 @@ from nats.errors import Error as NatsError
 
 from cli.local import bus_refusals
 from cli.local.bus_refusals import BusRefusals, Entry, violation
-from domain.contract import Refusal
 from eventstore.log.jetstream import Stream
 from gateway.access.refusals import Refusals
 from runtime import subjects
@@ -19,6 +18,7 @@ from runtime.bus import bus
 from runtime.bus.accounts import credentials
 from runtime.bus.accounts.table import Account
 from runtime.bus.malformed import Malformed
+from runtime.bus.refused_calls import Refusal
 from tests.bus_accounts.conftest import Guarded
 from tests.waiting import eventually
 

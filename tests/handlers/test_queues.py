@@ -363,7 +363,7 @@ async def test_two_processes_share_a_queue(nats_server: NatsServer, nc: bus.Conn
         await busy.wait()
 
     count = 5 * queues.BATCH
-    # All are there before the first one asks, so that it gets a whole batch at once. The stream keeps some of a subject.
+    # All are there before the first one asks, so it gets a whole batch at once. The stream keeps few of a subject.
     for n in range(count):
         await nc.jetstream().publish(f"{SUBJECT}{n}", json.dumps({"n": n}).encode())
     async with process(nats_server.url, slow) as first, process(nats_server.url, done) as second:
