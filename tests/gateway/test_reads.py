@@ -205,8 +205,8 @@ async def test_a_feed_lets_go_of_its_consumer(api: Platform) -> None:
         await asyncio.gather(api.create(), *(frames(api.http, "/v1/feed?after=0", 1) for _ in range(3)))
 
     async def none_left() -> bool:
-        # heartbeats, what roles say of themselves, answers, parked messages, refused calls, uses of tokens
-        return len(api.gateway.nc._subs) <= 6 and api.gateway.metrics.feeds._value.get() == 0
+        # heartbeats, words of roles, answers, parked messages, refused calls, those of nodes, uses of tokens
+        return len(api.gateway.nc._subs) <= 7 and api.gateway.metrics.feeds._value.get() == 0
 
     await eventually(none_left, "consumers are gone")
 
