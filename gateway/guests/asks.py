@@ -40,7 +40,8 @@ async def ask(gateway: Gateway, node: str, verb: str, question: Question, wait: 
     subject, body, patience = subjects.ask(node, verb), question.model_dump_json().encode(), Patience(PATIENCE + wait)
     try:
         reply = await requests.ask(gateway.nc, subject, body, patience, {CHALLENGE: NEW})
-        if challenge := (reply.headers or {}).get(CHALLENGE):
+        challenge = (reply.headers or {}).get(CHALLENGE, NEW)
+        if challenge != NEW:  # an earlier version answers with the headers of the question
             headers = gateway.event_keys.sign_ask(subject, challenge, body)
             reply = await requests.ask(gateway.nc, subject, body, patience, headers)
     except (NobodyThere, Silent) as error:
