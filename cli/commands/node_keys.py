@@ -14,7 +14,6 @@ from cli.client.errors import CliError, Usage
 from cli.client.session import note
 from cli.commands.operators import local, on_bus
 from runtime.files.unusable import sentence
-from runtime.tasks.patience import CannotRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +99,8 @@ def _settings(context: typer.Context) -> "HandlersSettings":
 
 def _in(path: Path, work: "Callable[[], NodeKeys]") -> "NodeKeys":
     """The result of work on the file. Raises CliError, Usage."""
+    from runtime.tasks.patience import CannotRun
+
     try:
         return work()
     except CannotRun as error:

@@ -157,6 +157,8 @@ OTHERS = {
         "keys rotate",
         "keys retire",
         "keys begin",
+        "keys node",
+        "keys rotate-nodes",
         "bus init",
         "bus serve",
         "bus adopt",
