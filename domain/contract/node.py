@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints
 
+from domain import patterns
 from domain.base import Message, Slug, Uuid
 from domain.contract.values import (
     MOST_MEMORY_MIB,
@@ -28,7 +29,7 @@ Challenge = Annotated[str, StringConstraints(pattern=r"^([0-9]{1,12}-[0-9a-f]{32
 
 
 AskKeys = Annotated[
-    tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")], ...], Field(max_length=MOST_ASK_KEYS)
+    tuple[Annotated[str, StringConstraints(pattern=rf"^{patterns.SHA256}$")], ...], Field(max_length=MOST_ASK_KEYS)
 ]
 """The public keys (Ed25519) of gateways, in hex: a node answers only questions that one of them signed."""
 
