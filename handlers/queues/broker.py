@@ -137,9 +137,11 @@ class Context(JetStreamContext):
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
-    """Make one line of a message that cannot be acknowledged or given back while the bus is away. It comes again."""
+    """Make one line of a message that comes again: it cannot be acknowledged or given back while the bus is away, or
+    its work is cancelled because the process stops.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, (NatsError, OSError)):
+    if isinstance(error, (NatsError, OSError, asyncio.CancelledError)):
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.msg = f"a message is not acknowledged, and comes again: {error!r}"
         record.exc_info = None

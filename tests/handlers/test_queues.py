@@ -355,6 +355,26 @@ async def test_a_message_whose_bus_is_gone_makes_one_line_and_no_traceback(
     assert line.getMessage() == "a message is not acknowledged, and comes again: ConnectionClosedError()"
 
 
+async def test_a_message_whose_work_is_cancelled_writes_no_traceback(
+    nats_server: NatsServer, nc: bus.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The process stops meanwhile; another one gets the message."""
+    began = asyncio.Event()
+
+    async def slow(order: Order, tries: int) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    await order(nc, 1)
+    async with process(nats_server.url, slow):
+        await began.wait()
+    lines = [record for record in caplog.records if record.name == "handlers.faststream"]
+    assert ["comes again" in record.getMessage() for record in lines] == [True]
+    assert not lines[0].exc_info
+    async with process(nats_server.url, done) as second:
+        await eventually(lambda: second.calls, "it comes again")
+
+
 async def test_two_processes_share_a_queue(nats_server: NatsServer, nc: bus.Connection) -> None:
     """No message goes to both, and none waits for the one that is busy."""
     busy = asyncio.Event()
