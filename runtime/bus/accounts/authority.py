@@ -140,10 +140,9 @@ class Authority:
         try:
             found = credentials.read(file)
             left = (found.expires or 0) - time.time()
-            moved = found.account.upper() not in ("", account)
-            if moved:
+            if found.account.upper() not in ("", account):
                 self.revoke(found.public, Account(found.account.upper()))
-            revoked = moved or found.public in self.revoked().get(account, {})
+            revoked = found.public in self.revoked().get(account, {})
             if left > RENEW_SECONDS and not revoked and self.up_to_date(file, role, node):
                 return False
             if not revoked:
