@@ -7,7 +7,9 @@ again when it is restarted. Filters of others are not touched. The calls block: 
 """
 
 import contextlib
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -20,6 +22,8 @@ from runtime import logs
 
 log = logs.get(__name__)
 
+#: Seconds between the tries of a start whose filter could not be made.
+PAUSES = (0.2, 1.0, 3.0)
 #: Of the uuids of filters.
 UUIDS = uuid.UUID("5b0a52d6-6e0b-4a53-9c1c-0f2f6a4a7e11")
 
@@ -104,6 +108,30 @@ def prepare(connection: Any, network: Any, names: HostNames) -> GuestFilter:
     address = next((ip.get("address") for ip in described.iterfind("ip[dhcp]") if ip.get("family") != "ipv6"), None)
     has_ipv6 = any(ip.get("family") == "ipv6" for ip in described.iterfind("ip"))
     return GuestFilter(names, WITH_IPV6 if has_ipv6 else IPV4_ONLY, address)
+
+
+def patiently(start: Callable[[], object]) -> None:
+    """Start a domain. libvirt's programs fail if others change the rules of the host meanwhile: then it is tried again.
+
+    Raises libvirtError.
+    """
+    for pause in PAUSES:
+        try:
+            start()
+            return
+        except libvirt.libvirtError as error:
+            if not _is_unfiltered(error):
+                raise
+            log.warning("the filter of a guest could not be made; the start is tried again", error=str(error))
+        time.sleep(pause)
+    start()
+
+
+def _is_unfiltered(error: libvirt.libvirtError) -> bool:
+    """Whether a domain did not start because its filter could not be made."""
+    sources = (libvirt.VIR_FROM_NWFILTER, libvirt.VIR_FROM_FIREWALL)
+    kinds = (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_ERR_BUILD_FIREWALL)
+    return error.get_error_domain() in sources and error.get_error_code() in kinds
 
 
 def remove(connection: Any, names: HostNames) -> None:

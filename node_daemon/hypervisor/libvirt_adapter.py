@@ -352,7 +352,7 @@ def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | N
 
 def _start(connection: Any, xml: str, network: str) -> None:
     networks.activate(connection, network)
-    connection.createXML(xml, 0)
+    guest_filter.patiently(lambda: connection.createXML(xml, 0))
 
 
 def _filter(connection: Any, network: str, names: HostNames) -> GuestFilter:
@@ -405,7 +405,7 @@ def _restore(domain: Any, host_boot: str, names: HostNames) -> None:
         active = networks.activate(domain.connect(), network)
         if guest_filter.is_used(domain.XMLDesc()):
             guest_filter.prepare(domain.connect(), active, names)
-    domain.create()
+    guest_filter.patiently(domain.create)
 
 
 def _qemu_group(connection: Any) -> int | None:
