@@ -8,6 +8,7 @@ kernel the parent is the *thread* that started it, so start children from the ma
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -137,12 +138,24 @@ def remembered_port(file: Path) -> int | None:
     return port if 0 < port < 65536 else None
 
 
+#: Ports of servers without a port of their own.
+LISTENED = range(16384, 32768)
+
+
 def free_port() -> int:
-    """A TCP port on loopback that is not in use now."""
+    """A TCP port on loopback that is not in use now.
+
+    It is not one of those that the kernel gives to outgoing connections (from 32768 on by default), or such a
+    connection could have it before the server is started that should listen there.
+    """
+    for port in random.SystemRandom().sample(LISTENED, 100):  # a forked process has the numbers of its parent else
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        found: int = probe.getsockname()[1]
+        return found
 
 
 def require_free(port: int) -> None:
