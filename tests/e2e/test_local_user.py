@@ -105,7 +105,10 @@ def listening(pids: set[int]) -> dict[int, str]:
     found = {}
     for pid in pids:
         for link in Path(f"/proc/{pid}/fd").iterdir():
-            target = os.readlink(link)
+            try:
+                target = os.readlink(link)
+            except FileNotFoundError:  # closed meanwhile
+                continue
             if target.startswith("socket:[") and target[8:-1] in inodes:
                 found[inodes[target[8:-1]]] = Path(f"/proc/{pid}/comm").read_text().strip()
     return found
