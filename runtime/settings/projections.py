@@ -1,0 +1,7 @@
+"""The settings of projections."""
+
+from runtime.settings.stores import Database, Keyed, Vaulted
+
+
+class ProjectionsSettings(Database, Vaulted, Keyed):
+    pass
