@@ -11,7 +11,7 @@ from typing import Any
 
 import jsonschema_rs
 
-from gateway.routes import described
+from gateway.table.reads import described
 
 Document = dict[str, Any]
 #: Documents that may have more fields than are described: the extensions of CloudEvents.

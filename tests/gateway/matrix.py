@@ -27,7 +27,8 @@ from domain.kinds import KINDS
 from eventstore.parking.parking import Parking
 from gateway.commands.actions import ACTIONS, Action
 from gateway.reads.read import Read
-from gateway.routes import READS, TUNNELS
+from gateway.table.reads import READS
+from gateway.table.vms import TUNNELS
 from tests.gateway.platform import SPEC, Platform, served
 from tests.waiting import eventually
 

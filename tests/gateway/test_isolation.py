@@ -14,7 +14,7 @@ from domain.access import EVENT_READ, SELF
 from eventstore.log.store import EventStore
 from gateway.commands.actions import Action
 from gateway.guard import READABLE
-from gateway.routes import READS
+from gateway.table.reads import READS
 from projections import database
 from runtime.local.servers import Postgres
 from tests.gateway.matrix import CALLERS, CALLS, NOWHERE, OTHER, OWN, World, together, world

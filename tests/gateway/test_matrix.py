@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.commands.actions import ACTIONS
-from gateway.routes import READS
+from gateway.table.reads import READS
 from runtime.local.servers import Postgres
 from tests.gateway.matrix import CALLERS, CALLS, World, expected, outcome, together, tries, world
 from tests.gateway.platform import platform

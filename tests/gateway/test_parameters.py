@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from gateway.openapi.described import PATH
-from gateway.routes import READS
+from gateway.table.reads import READS
 from tests.gateway.platform import VMS, Platform
 
 NOBODY = "2a4eac9a-8cad-4466-8f01-db5cb1899700"

@@ -9,7 +9,8 @@ import pytest
 
 from gateway.events import feed
 from gateway.openapi.described import positions
-from gateway.routes import READS, VMS as VMS_PATH
+from gateway.table.reads import READS
+from gateway.table.vms import VMS as VMS_PATH
 from projections.position import Position
 from tests.gateway.platform import VMS, Platform, frames
 

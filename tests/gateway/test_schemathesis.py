@@ -33,7 +33,7 @@ from schemathesis.specs.openapi import checks
 
 from domain.contract import Power
 from eventstore.parking.parking import Parking
-from gateway.routes import described
+from gateway.table.reads import described
 from node_daemon.asks.answers import Answers
 from node_daemon.hypervisor.hypervisor import Boot
 from node_daemon.simulation.simulated_host import SimulatedHost

@@ -1,0 +1,39 @@
+"""The reads about who calls: tokens, sessions, and how to log in."""
+
+from domain.access import OPEN, SELF
+from gateway import session
+from gateway.reads import login, me, tokens
+from gateway.reads.read import Read
+from gateway.session import SessionView
+from gateway.table.parameters import FRESH, PAGED
+from projections.tokens import TokenView
+
+SESSION = "/v1/session"
+
+READS = (
+    Read("/v1/tokens", SELF, tokens.many, "Tokens", ("principal", *PAGED), TokenView, listed=True),
+    Read("/v1/tokens/{token}", SELF, tokens.one, "A token", FRESH, TokenView),
+    Read("/v1/me", SELF, me.me, "The caller, and its roles", (), me.MeView),
+    Read(SESSION, SELF, session.current, "The session of this browser", (), SessionView, statuses=(404,)),
+    Read(
+        SESSION,
+        SELF,
+        session.begin,
+        "Begin a session: a cookie for a token",
+        (),
+        SessionView,
+        method="POST",
+        statuses=(422,),
+    ),
+    Read(
+        SESSION,
+        SELF,
+        session.end,
+        "End the session of this browser",
+        (),
+        SessionView,
+        method="DELETE",
+        statuses=(404,),
+    ),
+    Read("/v1/login", OPEN, login.login, "How to log in", (), login.LoginView),
+)
