@@ -27,7 +27,7 @@ from handlers.images.reading import Reader
 from handlers.images.store import ImageStore, digests_in_use
 from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
-from handlers.managers.dispatch import Dispatcher, is_signed
+from handlers.managers.dispatch import Dispatcher
 from handlers.managers.driver import Driver
 from handlers.managers.enrollments import Enrollments, nothing, revoke
 from handlers.managers.images import Verifier
@@ -36,6 +36,7 @@ from handlers.managers.liveness import Liveness
 from handlers.managers.missing_images import MissingImages
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
+from handlers.managers.wanted_documents import is_signed
 from handlers.nodes.joining import Bus, Joining, Signers
 from handlers.nodes.leases import Leases, newest_lease
 from handlers.nodes.registration import Registration, hear_heartbeats

@@ -19,7 +19,8 @@ from eventstore.log.envelope import Ref
 from eventstore.log.judge import Tip
 from eventstore.log.store import Conflict, Loaded, Unavailable
 from handlers.managers import failure
-from handlers.managers.dispatch import Dispatcher, Key
+from handlers.managers.dispatch import Dispatcher
+from handlers.managers.wanted_documents import Key
 from handlers.world.world import World
 from runtime import subjects
 from runtime.tasks.backoff import Backoff
@@ -190,7 +191,7 @@ async def test_a_document_of_before_stays_where_it_says_the_same(bed: Bed) -> No
     [document] = bed.stream.stood.values()
     said = json.loads(document.body)
     assert said.pop("kind") == "vm" and "place" not in said
-    bed.dispatcher._learn(dataclasses.replace(document, body=json.dumps(said).encode()))
+    bed.dispatcher._documents.learn(dataclasses.replace(document, body=json.dumps(said).encode()))
     bed.put(1, lives.RUNNING, 4)
     await eventually(lambda: bed.dispatcher._settled.get(uid(1)) == 4, "it is looked at")
     assert len(bed.stream.puts) == 1
@@ -203,9 +204,9 @@ async def test_a_document_of_another_kind_is_none_of_a_vm(bed: Bed, kind: str, s
     [document] = bed.stream.stood.values()
     forged = {**json.loads(document.body), "kind": said, "desired": "off"}
     subject = subjects.wanted("n1", kind, uid(1))
-    bed.dispatcher._learn(dataclasses.replace(document, subject=subject, body=json.dumps(forged).encode()))
-    assert Key("n1", kind, uid(1)) not in bed.dispatcher._written
-    assert [where.subject for where, _ in bed.dispatcher._malformed] == [subject]
+    bed.dispatcher._documents.learn(dataclasses.replace(document, subject=subject, body=json.dumps(forged).encode()))
+    assert Key("n1", kind, uid(1)) not in bed.dispatcher._documents._written
+    assert [where.subject for where, _ in bed.dispatcher._documents.malformed] == [subject]
 
 
 async def test_what_is_written_while_all_are_read_is_newer_than_what_is_read(bed: Bed) -> None:
@@ -220,7 +221,7 @@ async def test_what_is_written_while_all_are_read_is_newer_than_what_is_read(bed
     await written(bed, uid(1), Desired.OFF)
     bed.stream.slow_read.set()
     await reading
-    assert bed.dispatcher._written[Key("n1", "vm", uid(1))][0].desired is Desired.OFF
+    assert bed.dispatcher._documents._written[Key("n1", "vm", uid(1))][0].desired is Desired.OFF
     bed.put(1, lives.RUNNING, 5)
     await written(bed, uid(1), Desired.ON)
 
