@@ -9,6 +9,7 @@ import pytest
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
 from nats.js import JetStreamContext
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import Server
@@ -25,6 +26,9 @@ METHODS: list[tuple[type[Any], str, list[str]]] = [
     (Client, "_process_err", ["err_msg"]),
     (Client, "_process_info", ["info", "initial_connection"]),
     (Client, "_process_connect_init", []),
+    (Client, "_connect_to_server", ["s"]),
+    (TcpTransport, "write", ["payload"]),
+    (TcpTransport, "writelines", ["payload"]),
     (Client, "_init_request_sub", []),
     (Client, "_request_sub_callback", ["msg"]),
     (Client, "_process_msg", ["sid", "subject", "reply", "data", "headers"]),
@@ -58,6 +62,7 @@ KNOWN = {
     "_process_err",
     "_process_info",
     "_process_connect_init",
+    "_connect_to_server",
     "_init_request_sub",
     "_process_msg",
     "_server_info",

@@ -6,8 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
 from nats.errors import (
     AuthorizationError,
     ConnectionDrainingError,
@@ -23,6 +24,7 @@ from runtime import logs
 from runtime.bus.accounts.table import API
 from runtime.bus.headers import fit, parsed
 from runtime.bus.login import EXPIRED, advice, login, refusal, refuses, tls_of
+from runtime.bus.transport import TcpStream
 from runtime.settings import Common
 from runtime.tasks.patience import CannotRun, log_answers, log_waiting, patiently
 from runtime.text.masking import masked
@@ -57,6 +59,11 @@ class QuickClient(Client):
 
     def jetstream(self, **options: Any) -> JetStreamContext:
         return super().jetstream(**{"prefix": self.api, **options})
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        await super()._connect_to_server(s)
+        if type(self._transport) is TcpTransport:
+            self._transport = TcpStream(self._transport)
 
     async def _process_connect_init(self) -> None:
         """Abandon a connection whose TLS failed: nats-py would wait for ever until it is closed."""
@@ -118,7 +125,7 @@ class QuickClient(Client):
         command = hpub_cmd(subject, reply, block, payload) if block is not None else pub_cmd(subject, reply, payload)
         urgent = reply and (block is not None or len(self._resp_map) <= FEW)
         if urgent and not self._pending and self.is_connected and self._has_room():
-            with contextlib.suppress(RuntimeError):  # uvloop raises it for a connection that has just broken
+            with contextlib.suppress(OSError):  # the connection has just broken: the message waits for the next one
                 self._transport.write(command)  # type: ignore[union-attr]
                 return
         await self._send_command(command)
@@ -131,12 +138,19 @@ class QuickClient(Client):
         return writer is not None and writer.transport.get_write_buffer_size() < MOST_UNREAD
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        """Write waiting messages first. nats-py sends the ping before them, so its `flush` may end too early."""
-        if self._pending and self.is_connected and self._transport:
-            self._transport.writelines(self._pending)
-            self._pending = []
-            self._pending_data_size = 0
-        await super()._send_ping(future)
+        """Write waiting messages first. nats-py sends the ping before them, so its `flush` may end too early.
+
+        Raises OSError if the connection has just broken, but not for nats-py's own pings, whose task would fail.
+        """
+        try:
+            if self._pending and self.is_connected and self._transport:
+                self._transport.writelines(self._pending)
+                self._pending = []
+                self._pending_data_size = 0
+            await super()._send_ping(future)
+        except OSError:
+            if future is not None:
+                raise
 
     async def close(self) -> None:
         """Close the connection. Never raises: failed writes do not matter any more."""
