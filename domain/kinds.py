@@ -23,11 +23,12 @@ KNOWN: tuple[Kind[Any, Any], ...] = (VM, PROJECT, TAG, IMAGE, FLAVOR, NODE, ENRO
 KINDS: Mapping[str, Kind[Any, Any]] = {kind.name: kind for kind in KNOWN}
 
 
-WITHOUT_KIND = ("log", "operation")
-"""The second word of the wire names of events that belong to no kind: about the log, or an idempotency key."""
+WITHOUT_KIND = ("log", "operation", "maintenance")
+"""The second word of the wire names of events that belong to no kind: about the log, an idempotency key, or the bus."""
 
-NAMES = (*KINDS, "operation")
-"""The names of all sorts of aggregates: the kinds, and `operation` for idempotency keys, by the operation's id."""
+NAMES = (*KINDS, "operation", "maintenance")
+"""The names of all sorts of aggregates: the kinds, `operation` for idempotency keys, by the operation's id, and
+`maintenance` for what was done to the streams of the bus."""
 
 
 def references(kind: str, state: object) -> frozenset[Reference]:

@@ -18,6 +18,7 @@ from eventstore.log.store import EventStore, Unavailable
 from eventstore.parking.parking import Parking
 from eventstore.vault.keystore import adopt
 from eventstore.vault.vault import Vault
+from handlers import maintenance
 from handlers.commands.lookups import Facts
 from handlers.commands.loop import CommandLoop
 from handlers.health import StatusMessage
@@ -251,6 +252,7 @@ async def serve(settings: HandlersSettings) -> None:
         await parts.joining.serve(nc)
         malformed = parts.commands.health.malformed
         await answer_nodes(nc, store, parts.world, malformed)
+        await maintenance.serve(nc, store, malformed)
         images = await bus.connect(
             settings, "handlers-images", silent=True
         )  # its own connection: replies do not wait behind images

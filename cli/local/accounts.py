@@ -6,7 +6,7 @@ It is the only process with the keys of the bus. Handlers ask it to revoke a nod
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 
 from cli.local.bus_refusals import BusRefusals
 from cli.local.local_node import LocalNode
+from cli.local.maintenance import MaintenanceRecords
 from cli.local.progress import say
 from runtime.bus import bus, streams
 from runtime.bus.accounts import revoking
@@ -51,6 +52,7 @@ class Accounts:
     simulated: bool = False
     system: bus.Connection | None = None
     refusals: BusRefusals | None = None
+    maintenance: MaintenanceRecords | None = None
 
     async def write_error(self, _: NatsServer) -> str | None:
         """The server's error about a stream that it cannot write; None if it reports none, or does not answer."""
@@ -95,10 +97,12 @@ class Accounts:
             except (OSError, CannotRun) as error:  # such as a full disk; there are days left
                 say(f"{'nats':<12} credentials are not renewed: {error}")
 
-    async def record_refusals(self) -> None:
-        """Record for auditors what the server refuses, for ever."""
-        assert self.refusals is not None
-        await self.refusals.run()
+    def tasks(self) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+        """What has to run for ever beside the server, with its name for people."""
+        assert self.refusals is not None and self.maintenance is not None
+        yield "credentials", self.keep()
+        yield "refusals of the bus", self.refusals.run()
+        yield "maintenance of the bus", self.maintenance.run()
 
     @asynccontextmanager
     async def serving(self, settings: Common, log: Path | None) -> AsyncIterator[list[bus.Connection]]:
@@ -118,4 +122,6 @@ class Accounts:
             stack.callback(adapting.cancel)
             self.refusals = BusRefusals(answering, self.system, log)
             await self.refusals.listen()
+            self.maintenance = MaintenanceRecords(answering)
+            await self.maintenance.listen()
             yield connections

@@ -89,7 +89,7 @@ async def keep(settings: AuthoritySettings) -> None:
                 await accounts.authority.push(system, which)  # such as permissions of a newer version
         for nc in connections:
             essential.start("bus", nc.until_ended())
-        essential.start("credentials", accounts.keep())
-        essential.start("refusals of the bus", accounts.record_refusals())
+        for name, task in accounts.tasks():
+            essential.start(name, task)
         log.info("the authority of the bus runs", files=str(settings.bus_files))
         await essential.for_ever()

@@ -191,8 +191,8 @@ async def platform(settings: UpSettings) -> None:
         if accounts is not None:
             for nc in connections:
                 essential.start("bus", nc.until_ended())
-            essential.start("credentials", accounts.keep())
-            essential.start("refusals of the bus", accounts.record_refusals())
+            for name, task in accounts.tasks():
+                essential.start(name, task)
         secrets = {"node": _node_key(settings, local)}
         databases = {"gateway": dsns[PostgresRole.GATEWAY], "projections": dsns[PostgresRole.PROJECTIONS]}
         roles = [

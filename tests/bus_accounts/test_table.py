@@ -6,17 +6,20 @@ from runtime import subjects
 from runtime.bus.accounts.claims import covers, hears, imports, publishes, wild
 from runtime.bus.accounts.table import (
     A_NODE,
+    ADVISORIES,
     API,
     AUTHORITY,
     BUCKET,
     GATEWAY,
     GUEST_DATA,
     HANDLERS,
+    MAINTAINED,
     MAINTENANCE,
     NODE,
     NODES,
     PROJECTIONS,
     PURGED,
+    REVOKE,
     ROLES,
     ROWS,
     STREAMS,
@@ -63,7 +66,9 @@ def overlap(one: str, other: str) -> bool:
         (subjects.REFUSALS_OF_ALL, {GATEWAY, AUTHORITY, GUEST_DATA}),
         (subjects.refusal("x"), {GATEWAY, AUTHORITY}),
         (subjects.TOKEN_USES_OF_ALL, {GATEWAY}),
-        (f"{subjects.PREFIX}.bus.>", {HANDLERS}),
+        (REVOKE, {HANDLERS}),
+        (MAINTAINED, {AUTHORITY}),
+        (ADVISORIES, set()),
         (f"{subjects.PREFIX}.commands.*.vm.guest-ready", {GATEWAY, PROJECTIONS}),
         (f"{subjects.PREFIX}.commands.*.vm.delete", {GATEWAY}),
         (f"{subjects.PREFIX}.commands.system.parked.*", {GATEWAY}),
@@ -80,7 +85,7 @@ def test_only_handlers_make_consumers_and_only_the_authority_changes_streams() -
     reading = ("STREAM.INFO.", "STREAM.MSG.GET.", "DIRECT.GET.", "CONSUMER.MSG.NEXT.", "CONSUMER.RESET.")
     for row in ROWS:
         call = row.subject.removeprefix(f"{API}.")
-        if row.subject.startswith("$") and not call.startswith(reading):
+        if row.subject.startswith("$") and row.subject != ADVISORIES and not call.startswith(reading):
             assert row.publish == ((AUTHORITY,) if call.startswith("STREAM.UPDATE.") else (HANDLERS,)), row.subject
 
 
@@ -126,7 +131,8 @@ def test_nobody_hears_everything() -> None:
     for role in LIMITED:
         node = "n1" if role.name == A_NODE else None
         for subject in hears(role, node):
-            assert not subject.startswith(("$", ">", "*", "_R_", "_INBOX.>")), (role.name, subject)
+            told = role.name == AUTHORITY and subject == ADVISORIES
+            assert told or not subject.startswith(("$", ">", "*", "_R_", "_INBOX.>")), (role.name, subject)
         for subject in publishes(role, node):
             assert not subject.startswith((">", "*", "$SYS", "$JS.API.>", "$JS.>")), (role.name, subject)
     inboxes = [one for role in LIMITED for one in hears(role, "n1" if role.name == A_NODE else None) if "_INBOX" in one]

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from domain import idempotency, image, node, project, tag, vm
+from domain import idempotency, image, maintenance, node, project, tag, vm
 from domain.access import Role
 from domain.base import Event, ReferenceChecked, Sealed
 from domain.contract import Fetch, Firmware, SeedMedium
@@ -237,12 +237,30 @@ STORIES: dict[str, tuple[tuple[Decide, Evolve], list[Any]]] = {
             enrollments.revoke(12),
         ],
     ),
+    "maintenance-1": (
+        (maintenance.decide, maintenance.evolve),
+        [
+            maintenance.RecordMaintenance(
+                maintenance=uid(10),
+                at=at(0),
+                call="STREAM.PURGE",
+                target="NEBULA_PARKED",
+                credential="U" + "A" * 55,
+                address="127.0.0.1",
+                request='{"filter": "nebula.parked.log.p-1"}',
+                refused="stream not found",
+                count=2,
+            )
+        ],
+    ),
 }
 
 EVOLVE: dict[str, Evolve] = {**{name: kind.evolve for name, kind in KINDS.items()}, "operation": idempotency.evolve}
+EVOLVE["maintenance"] = maintenance.evolve
 STATES: dict[str, TypeAdapter[Any]] = {
     **{name: kind.stored for name, kind in KINDS.items()},
     "operation": TypeAdapter(idempotency.Key),
+    "maintenance": TypeAdapter(maintenance.Maintenance),
 }
 
 

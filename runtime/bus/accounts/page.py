@@ -28,6 +28,16 @@ file (`NEBULA_NATS_CREDS`). A server of somebody else, with one account, works w
 - Credentials of roles are valid for 30 days and are renewed ten days before. A revoked one ends its connections.
 """
 
+MAINTENANCE = (
+    "`maintenance` may use every subject of CONTROL, and `system` every one of SYS.",
+    "",
+    "What `maintenance` does is recorded: each call of JetStream that changes something, and was made in CONTROL",
+    "itself, becomes an event `BusMaintained` of the log, with the actor `system:maintenance`, the credential, its",
+    "address, and what the servers answered (`nebula events --kind maintenance`). The authority hears of it from the",
+    "servers: a call while it does not run is in no record. Servers do not tell of messages that `maintenance`",
+    "publishes itself, of acknowledgements, and of the reset of a consumer.",
+)
+
 
 def page() -> str:
     lines = [HEAD, "## Credentials", "", "| credential | account | what for |", "|---|---|---|"]
@@ -40,7 +50,7 @@ def page() -> str:
         heads = ("subject", "account", "publishes", "hears", "answers", "why")
         lines += ["", f"## {title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
         lines += [_line(row) for row in rows]
-    lines += ["", "`maintenance` may use every subject of CONTROL, and `system` every one of SYS."]
+    lines += ["", *MAINTENANCE]
     return "\n".join(lines) + "\n"
 
 

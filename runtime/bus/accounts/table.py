@@ -91,6 +91,10 @@ NODES = (A_NODE, SIMULATION)
 READERS = (GATEWAY, PROJECTIONS)
 REVOKE = f"{subjects.PREFIX}.bus.revoke"
 """The subject on which handlers ask for a credential to be revoked (request/reply)."""
+MAINTAINED = f"{subjects.PREFIX}.bus.maintained"
+"""The subject on which the authority tells handlers what was done to streams, to be recorded (request/reply)."""
+ADVISORIES = "$JS.EVENT.ADVISORY.API"
+"""The subject on which servers tell of each call of the JetStream API in an account."""
 
 EVENTS, WANTED, REPORTS, PARKED = subjects.EVENTS, subjects.WANTED, subjects.REPORTS, subjects.PARKED
 STREAMS = (
@@ -156,6 +160,7 @@ def calls() -> Iterator[Row]:
     ):
         yield row(subject, [GUEST_DATA], [PROJECTIONS], one, why, Account.PROJECTIONS)
     yield row(REVOKE, [HANDLERS], [AUTHORITY], one, "a node's credential is revoked", Account.CONTROL)
+    yield row(MAINTAINED, [AUTHORITY], [HANDLERS], one, "what maintenance did to streams", handlers)
 
 
 def stored() -> Iterator[Row]:
@@ -214,6 +219,8 @@ def api() -> Iterator[Row]:
         yield row(f"STREAM.PURGE.{stream}", [HANDLERS], "remove what belongs to a deleted resource")
     delivered = f"{inbox(HANDLERS)}.>"
     yield Row(delivered, Account.CONTROL, (), (HANDLERS,), Answers.NONE, "what consumers deliver to handlers")
+    told = "servers tell of each call: what maintenance does is recorded"
+    yield Row(ADVISORIES, Account.CONTROL, (), (AUTHORITY,), Answers.NONE, told)
     yield row(f"STREAM.MSG.DELETE.{subjects.VAULT}", [HANDLERS], "erase a key")
     yield row(f"STREAM.MSG.DELETE.{WANTED}", [HANDLERS], "drop a parked document")
     for call in ("STREAM.INFO", "STREAM.MSG.GET", "STREAM.DELETE"):
