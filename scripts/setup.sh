@@ -118,7 +118,7 @@ installed() {
 
 if ! installed; then
   say "installing the Python packages of requirements.lock into $VENV"
-  [ -x "$VENV/bin/python" ] || "$python" -m venv "$VENV"
+  [ -x "$VENV/bin/python" ] || "$python" -m venv --without-pip "$VENV"
   uv_home=$VENV/uv
   if [ "$("$uv_home/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" != "$UV_VERSION" ]; then
     "$VENV/bin/python" -m ensurepip --upgrade >/dev/null

@@ -1,8 +1,9 @@
 """The bill of materials: nothing is installed that is not pinned, and each licence is known."""
 
+import json
 from pathlib import Path
 
-from scripts.sbom import faults, locked
+from scripts.sbom import VERSION, faults, locked, violations
 
 HASH = "0" * 64
 LOCK = f"""\
@@ -34,3 +35,13 @@ def test_all_of_our_lock_is_pinned_by_hashes() -> None:
     text = (Path(__file__).parents[1] / "requirements.lock").read_text()
     pins = [line for line in text.splitlines() if "==" in line and not line.startswith(("#", " "))]
     assert len(locked(text)) == len(pins) > 50
+
+
+def test_a_bill_that_does_not_match_the_schema_is_found() -> None:
+    bill, bare = {"bomFormat": "CycloneDX", "specVersion": VERSION}, {"type": "library", "name": "bare"}
+    assert violations(json.dumps(bill | {"components": [bare]})) == []
+    for wrong in ({"type": "book", "name": "bare"}, {"type": "library"}, {"type": "library", "name": "b", "new": 1}):
+        assert violations(json.dumps(bill | {"components": [wrong]})) != [], wrong
+    for url, count in (("https://a.example/b?c=%20#d", 0), ("../é", 0), ("a b", 1), ("<a>", 1), ("100%", 1)):
+        linked = bare | {"externalReferences": [{"type": "website", "url": url}]}
+        assert len(violations(json.dumps(bill | {"components": [linked]}))) == count, url
