@@ -3,8 +3,9 @@
 Guest-data sends the secret of a guest's URL; only the secret identifies the seed. Guest-data may run on any node, so it
 is not trusted: the message that a guest is ready is checked again here, and the command for handlers is made here.
 
-- A guest may be faster than the read models. An unknown secret is looked up again when the read models have reached the
-  end that the log had at the request. If that takes too long, the answer is 503 (try again), not 404.
+- A guest may be faster than the read models. An unknown secret, or one of a VM that is off, is looked up again when the
+  read models have reached the end that the log had at the request. If that takes too long, the answer is 503 (try
+  again), not 404.
 - The instance id is the same at every boot on a VM's disk. Otherwise a guest would behave as a new machine and make new
   SSH host keys. On a new disk it is a new machine.
 - Read models come first: few questions use the database at a time, a bounded number waits, and others are refused.
@@ -54,7 +55,7 @@ log = logs.get(__name__)
 
 #: The queue group: one of all projections processes answers a question.
 QUEUE = "projections"
-#: Seconds that an unknown secret waits for the read models.
+#: Seconds that a secret which is unknown, or of a VM that is off, waits for the read models.
 PATIENCE = 3.0
 #: Seconds until the next lookup, even if this process does not know that the read models have moved.
 LOOK_SECONDS = 0.5
@@ -154,7 +155,9 @@ class GuestAnswers:
         """The seed of a secret. Raises Refused: 404 if there is none, or its VM is off; 503 while the read models are
         too old to know.
         """
-        found = await self._when_current(lambda: seeds.find(self._pool, secret), lambda seed: seed is not None)
+        found = await self._when_current(
+            lambda: seeds.find(self._pool, secret), lambda seed: seed is not None and not seed.access.off
+        )
         if found is None:
             raise Refused(404, UNKNOWN, "unknown secret")
         if found.access.off:

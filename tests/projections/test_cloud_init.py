@@ -1,6 +1,7 @@
 """The data source, asked over HTTP as a guest asks it."""
 
 import asyncio
+import itertools
 import json
 import os
 import signal
@@ -18,8 +19,10 @@ from domain.project import ChangeProject
 from domain.vm import AbandonVm, ChangeVm, RebuildVm
 from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore
-from projections import guest_answers
+from projections import guest_answers, seeds
+from projections.database import Pool
 from projections.guest_data import phone_home
+from projections.seeds import Seed
 from runtime import listener
 from tests.projections.cloud import KEY, SSH_KEY
 from tests.projections.guests import Guests, guests, placed
@@ -166,14 +169,39 @@ async def test_each_boot_has_a_secret_of_its_own(guests: Guests) -> None:
     await cloud.caught_up()
     assert not await guests.opens(ref, 1)
     await cloud.report(ref, Power.OFF, cause="guest")
-    assert await guests.opens(ref, 2)  # the same domain definition may boot again
+    await cloud.caught_up()
+    assert not await guests.opens(ref, 2), "nothing while it is off"
     await cloud.ask(ref, vm.StartVm)
+    assert await guests.opens(ref, 2)
     assert await guests.opens(ref, 3)
     await cloud.ask(ref, vm.DeleteVm)
     assert await guests.opens(ref, 3)
     await cloud.report(ref, Power.ABSENT)
     await cloud.caught_up()
     assert not await guests.opens(ref, 3)
+
+
+async def test_rows_that_say_off_may_be_older_than_the_log(guests: Guests, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The start of the VM may be in the log, and its guest be faster than the read models."""
+    ref = await guests.cloud.running()
+    await guests.cloud.report(ref, Power.OFF, cause="guest")
+    await guests.cloud.caught_up()
+    secret, find = await guests.secret(ref), seeds.find
+    old = await find(guests.pool, secret)
+    assert old[0] is not None and old[0].access.off
+    await guests.cloud.ask(ref, vm.StartVm)
+    answers = itertools.repeat(old)
+
+    async def behind(pool: Pool, secret: str) -> tuple[Seed | None, int]:
+        return next(answers, None) or await find(pool, secret)
+
+    monkeypatch.setattr(seeds, "find", behind)
+    with monkeypatch.context() as patched:
+        patched.setattr(guest_answers, "PATIENCE", 0.1)
+        unsure = await guests.get(secret, "meta-data")
+    assert (unsure.status_code, unsure.headers.get("Retry-After")) == (503, "1")
+    answers = iter([old])
+    assert (await guests.get(secret, "meta-data")).status_code == 200
 
 
 async def test_a_destroyed_key_ends_it(guests: Guests) -> None:
