@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ async def test_rows_that_say_off_may_be_older_than_the_log(guests: Guests, monke
     old = await find(guests.pool, secret)
     assert old[0] is not None and old[0].access.off
     await guests.cloud.ask(ref, vm.StartVm)
-    answers = itertools.repeat(old)
+    answers: Iterator[tuple[Seed | None, int]] = itertools.repeat(old)
 
     async def behind(pool: Pool, secret: str) -> tuple[Seed | None, int]:
         return next(answers, None) or await find(pool, secret)
