@@ -64,7 +64,8 @@ async def verify(
             await copies.make(replayed, MODELS, schema)
             same = await upgrade.where(live, MODELS, SCHEMA) is Standing.SAME
             if same:
-                await Runner(nc, dsn, secrets, Position(), MODELS, event_keys).follow(replayed, position)
+                runner = Runner(nc, dsn, secrets, Position(), MODELS, event_keys, parks=False)
+                await runner.follow(replayed, position)
             tables = None if same else ("schema_version",)
             found = await compare.differing(live, SCHEMA, replayed, schema, tables, excused(Session(replayed, secrets)))
             rows = await counted(live) if same else 0

@@ -5,13 +5,15 @@
   checkpoint that was changed by hand is first corrected from the rows (`reached.py`).
 - A malformed message (`eventstore/log/judge.py`) is parked and gets a row in the audit index, and changes nothing else.
   An event that cannot be applied stays in its aggregate's history and is parked as well. Neither stops the rest.
+- It is parked before the checkpoint moves past it. If that fails, the checkpoint stays, and both are tried again. After
+  a crash in between, the message is parked a second time, which changes nothing.
 - If Postgres or the bus is down, the runner logs this once, waits, and continues from the checkpoint.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 
 import psycopg
@@ -31,6 +33,7 @@ from projections.books import MODELS, Models
 from projections.database import Connection
 from projections.holes import complete
 from projections.model import COPIED, Secrets, Session
+from projections.pause import pause
 from projections.position import Position
 from runtime import logs
 from runtime.tasks.backoff import Backoff
@@ -38,6 +41,9 @@ from runtime.tasks.backoff import Backoff
 log = logs.get(__name__)
 
 RETRY = Backoff(first=0.1, last=5.0)
+
+Park = Callable[[Sequence[tuple[Recorded, str]]], Awaitable[None]]
+"""Parks messages, with the reasons. Raises Unavailable; then nothing of the batch is committed."""
 
 
 class Overtaken(Exception):
@@ -69,31 +75,6 @@ PASSING = (
 )
 
 
-#: After a batch of at least so many events, the runner pauses at least so many seconds, so that the next batch is
-#: larger.
-MANY, LINGER = 8, 0.05
-#: While the read models are at most FRESH seconds behind, the runner leaves the processor to commands: for each second
-#: of work it pauses REST seconds. Further behind it pauses less, and not at all from LATE seconds on: a reader waits
-#: five seconds at most for its own writes.
-FRESH, LATE, REST = 2.0, 4.0, 8.0
-
-
-def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
-    """Seconds to pause after a batch that took `spent` seconds.
-
-    Commands need the processor more than reads do, and fewer but larger transactions are more efficient. So with few
-    events it pauses as long as the batch took, and with many events longer. Far behind (a long log to replay, or a
-    flood): none.
-    """
-    behind = (now - batch[-1].stored_at).total_seconds()
-    if behind >= LATE:
-        return 0.0
-    if len(batch) < MANY:
-        return min(spent, LINGER)
-    share = min(1.0, (LATE - behind) / (LATE - FRESH))
-    return max(LINGER, REST * spent * share)
-
-
 def passes(error: Exception) -> bool:
     """Whether the same event may succeed later. One that exceeds a limit of Postgres never does."""
     return may_pass(error) and not isinstance(error, errors.ProgramLimitExceeded)
@@ -115,9 +96,12 @@ class Runner:
         position: Position,
         models: Models = MODELS,
         event_keys: EventKeys | None = None,
+        *,
+        parks: bool = True,
     ) -> None:
+        """`parks`: whether it parks what cannot be applied; False for a copy that nobody will read."""
         self._models = models
-        self._replays = False
+        self._parks = parks
         self._complaint = ""
         #: the last error; since when no message could be applied; when messages were last applied
         self.last_error: str | None = None
@@ -170,14 +154,15 @@ class Runner:
 
     def replay(self, models: Models) -> upgrade.Replay:
         """A function that applies the log to a copy that has these read models."""
-        return Runner(self._nc, self._dsn, self._secrets, Position(), models, self._event_keys).follow
+        return Runner(
+            self._nc, self._dsn, self._secrets, Position(), models, self._event_keys, parks=self._parks
+        ).follow
 
     async def follow(self, conn: Connection, until: int | None = None) -> None:
         """Apply the log from the checkpoint on, for ever or up to and including position `until`.
 
         `conn` must be the only writer of its copy of the read models. Raises OtherLog, OutOfOrder, Unavailable.
         """
-        self._replays = until is not None
         after = await reached.mended(conn, self._models)
         end = await EventStore(self._nc).last_position()
         if end < max(after, until or 0):
@@ -211,13 +196,11 @@ class Runner:
         raise Unavailable("the connection to the bus was closed")
 
     async def _apply(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
-        """Apply a batch, and park its malformed messages.
-
-        If that fails and the error will not pass, apply the events one by one. An event that still fails is applied
-        without effect on states, or skipped, so that the rest continues.
+        """Apply a batch. If that fails and the error will not pass, apply the events one by one. An event that still
+        fails is applied without effect on states, or skipped, so that the rest continues.
         """
         try:
-            malformed = await apply(conn, self._secrets, after, batch, self._models)
+            await apply(conn, self._secrets, after, batch, self._models, park=self._park)
         except Exception as error:
             if passes(error):
                 raise
@@ -227,29 +210,32 @@ class Runner:
                     after = recorded.position
                 return
             log.exception("event not applied", subject=batch[0].subject, position=batch[0].position)
-            await self._apply_reduced(conn, after, batch)
-            malformed = [(batch[0], f"the read models cannot apply it: {first_line(error)}")]
-        for recorded, reason in malformed:
-            await self._park(recorded, reason)
+            await self._apply_reduced(conn, after, batch[0], f"the read models cannot apply it: {first_line(error)}")
 
-    async def _apply_reduced(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
+    async def _apply_reduced(self, conn: Connection, after: int, recorded: Recorded, reason: str) -> None:
         """Apply an event without effect on states; if that fails too, move only the checkpoint."""
+
+        async def park(_: Sequence[tuple[Recorded, str]]) -> None:
+            await self._park([(recorded, reason)])
+
         try:
-            await apply(conn, self._secrets, after, batch, self._models, inert=True)
+            await apply(conn, self._secrets, after, [recorded], self._models, park=park, inert=True)
         except Exception as error:
             if passes(error):
                 raise
-            log.exception("event skipped", subject=batch[0].subject, position=batch[0].position)
-            await apply(conn, self._secrets, after, batch, self._models, skipped=True)
+            log.exception("event skipped", subject=recorded.subject, position=recorded.position)
+            await apply(conn, self._secrets, after, [recorded], self._models, park=park, skipped=True)
 
-    async def _park(self, recorded: Recorded, reason: str) -> None:
-        """Handlers park malformed messages too; the first one counts. A replay parks nothing."""
-        if self._replays:
+    async def _park(self, messages: Sequence[tuple[Recorded, str]]) -> None:
+        """Park messages, or count those for which there is no room. Handlers park malformed ones too; the first one
+        counts. Raises Unavailable.
+        """
+        if not self._parks:
             return
-        try:
+        for recorded, reason in messages:
             await self._parking.park_message(recorded, reason)
-        except Unavailable as error:
-            log.warning("message not parked", position=recorded.position, reason=reason, error=str(error))
+        if messages:
+            await self._parking.write_counts()
 
 
 async def apply(
@@ -259,13 +245,14 @@ async def apply(
     batch: Sequence[Recorded],
     models: Models = MODELS,
     *,
+    park: Park,
     inert: bool = False,
     skipped: bool = False,
-) -> list[tuple[Recorded, str]]:
+) -> None:
     """Apply the messages after position `after` and move the checkpoint, in one transaction.
 
-    Returns the malformed messages with the reasons: they get a row in the audit index, and change nothing else.
-    `inert`: treat all of them in this way. `skipped`: only move the checkpoint.
+    `park` gets the malformed messages with the reasons, before the transaction is committed: they get a row in the
+    audit index, and change nothing else. `inert`: treat all of them in this way. `skipped`: only move the checkpoint.
 
     A few events use a pipeline, so a reader waits for five round trips to Postgres instead of thirteen. Many events use
     COPY, which cannot be part of a pipeline. Raises Overtaken if the checkpoint is not at `after`.
@@ -283,7 +270,7 @@ async def apply(
             folded.apply(recorded, found, inert=inert)
         await books.write(Session(conn, secrets), before, folded)
         await conn.execute("SELECT pg_notify(current_schema() || '_position', %s)", [str(last)])
-    return folded.malformed
+        await park(folded.malformed)
 
 
 def ordered(after: int, batch: Sequence[Recorded]) -> int:

@@ -109,6 +109,10 @@ class Parking:
             except Unavailable as error:
                 log.warning("cannot store the number of messages without room; it will try again", error=str(error))
 
+    async def write_counts(self) -> None:
+        """Store the number of messages without room now. Raises Unavailable; then they are stored at the next call."""
+        await self._capacity.write_counts()
+
     async def keep_tidy(self) -> None:
         """Delete old records and states for the processes that may not delete any, for ever."""
         while True:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from eventstore.log.envelope import Recorded
-from projections.runner import FRESH, LATE, LINGER, MANY, REST, pause
+from projections.pause import FRESH, LATE, LINGER, MANY, REST, pause
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

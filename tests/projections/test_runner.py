@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,6 +92,10 @@ async def test_events_keep_their_digests(made: tuple[Cloud, Pool]) -> None:
     assert position == await cloud.store.last_position()
 
 
+async def no_park(messages: Sequence[tuple[Recorded, str]]) -> None:
+    assert not messages
+
+
 @pytest.mark.parametrize("many", [False, True], ids=["in a pipeline", "copied"])
 async def test_a_runner_that_was_overtaken_writes_nothing(made: tuple[Cloud, Pool], many: bool) -> None:
     cloud, pool = made
@@ -104,7 +108,7 @@ async def test_a_runner_that_was_overtaken_writes_nothing(made: tuple[Cloud, Poo
     end = log[-1].position
     async with await database.connect(cloud.dsn, "test") as conn:
         with pytest.raises(Overtaken):
-            await apply(conn, cloud.vault, rest[0].position - 1, rest)
+            await apply(conn, cloud.vault, rest[0].position - 1, rest, park=no_park)
         assert await database.checkpoint(conn) == end
     await cloud.running()
     await cloud.caught_up()
