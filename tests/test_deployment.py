@@ -24,6 +24,7 @@ from runtime.settings import (
     ProjectionsSettings,
     read,
 )
+from runtime.tasks.stopping import GRACE
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -197,6 +198,11 @@ def environment(service: str) -> dict[str, str]:
 
     own = {name: PASSED_ON[name] if text is None else text for name, text in SERVICES[service]["environment"].items()}
     return fixed | {name: re.sub(r"\$\{(\w+)(:-([^}]*)|:\?[^}]*)?\}", value, str(text)) for name, text in own.items()}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_that_does_not_stop_ends_itself_before_it_is_killed(role: str) -> None:
+    assert int(SERVICES[role]["stop_grace_period"].removesuffix("s")) > GRACE
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -18,6 +18,7 @@ from runtime.settings import (
     NodeSettings,
     ProjectionsSettings,
 )
+from runtime.tasks.stopping import FORCED, GRACE
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 ROLES: dict[str, type[Common]] = {
@@ -110,6 +111,13 @@ def test_each_role_reads_its_own_credential_where_the_authority_renews_it() -> N
         others = [other for other in ROLES if other != role and f"{base}/{role}" in unit(other)]
         assert others == []
     assert folders[f"{base}/{GUEST_DATA}"] == ("0700", "nebula-authority", "nebula-authority")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_that_does_not_stop_ends_itself_before_it_is_killed(role: str) -> None:
+    """So the log says what it was waiting for, and the unit has not failed."""
+    assert float(values(role, "TimeoutStopSec")[0]) > GRACE
+    assert values(role, "SuccessExitStatus") == [str(FORCED)]
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -19,7 +19,7 @@ from runtime.tasks.tasks import end
 log = logs.get(__name__)
 
 #: Seconds from the signal until a process that has not ended by itself ends without cleaning up. Supervisors send
-#: SIGKILL later (`STOP_SECONDS` in `runtime/local/child.py`).
+#: SIGKILL later (`STOP_SECONDS` in `runtime/local/child.py`, the units in `deploy/`, `compose.yaml`).
 GRACE = 8.0
 #: The exit status of a process that has not ended by itself.
 FORCED = 3
