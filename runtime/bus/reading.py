@@ -4,11 +4,10 @@ A consumer delivers to a subject of the streams' account, so whoever may create 
 
 - In the account of the streams: an ordered consumer (`ordered.py`).
 - A node reads its wanted documents with a consumer that handlers have created for it, which it can only set back.
-- Everybody else reads pages (direct gets). A message on the stream's subjects is a hint that a page may be there; a
-  hint may come before its message is stored, and its message may be refused, so its content is not used.
+- Everybody else reads pages (direct gets). A message on the stream's subjects is a hint that a page may be there
+  (`hints.py`).
 """
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Sequence
@@ -22,13 +21,12 @@ from runtime import subjects
 from runtime.bus import ordered, pulled
 from runtime.bus.accounts.claims import covers
 from runtime.bus.api import api, imports
+from runtime.bus.hints import Hints
 from runtime.bus.inbox import Inbox
 from runtime.bus.ordered import HEARTBEAT, MOST, Batch, Interrupted, Read
-from runtime.tasks.tasks import happens, heed_cancellation
+from runtime.tasks.tasks import heed_cancellation
 
 T = TypeVar("T")
-#: Seconds after a hint after which pages are read, until one has messages.
-AFTER_HINT = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -72,24 +70,6 @@ def widened(filters: Sequence[str]) -> str:
     return ".".join(column[0] if len(set(column)) == 1 else "*" for column in columns)
 
 
-class Hints:
-    """Counts messages on the stream's subjects."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._came = asyncio.Event()
-
-    async def note(self, _: Msg) -> None:
-        self.count += 1
-        self._came.set()
-
-    async def wait(self, seconds: float) -> bool:
-        """Wait for a hint since the last call. Returns whether there was one."""
-        came = await happens(self._came, seconds)
-        self._came.clear()
-        return came
-
-
 async def pages(
     nc: Client, stream: str, after: int, filter_: str, read: Read[T], *, again: bool
 ) -> AsyncGenerator[Batch[T], None]:
@@ -100,25 +80,23 @@ async def pages(
         async with Inbox(nc) as inbox:
             if again:
                 await ordered.same(nc, stream, after)
-            hinted = False
+
+            def found(msg: Msg, position: int, nanoseconds: int) -> T:
+                hints.found(msg)
+                return read(msg, position, nanoseconds)
+
             while True:
-                pauses = iter(AFTER_HINT if hinted else AFTER_HINT[:1])
-                for pause in pauses:
-                    await asyncio.sleep(pause)
-                    count, found, more = hints.count, False, True
-                    while more:
-                        batch = await page(nc, inbox, stream, after, filter_, read)
-                        more = batch.more
-                        if batch.items:
-                            after, found = batch.position, True
-                            yield batch
-                    if hints.count != count:  # later messages: start again
-                        pauses = iter(AFTER_HINT)
-                    elif found:
-                        break
+                more = True
+                while more:
+                    batch = await page(nc, inbox, stream, after, filter_, found)
+                    after, more = batch.position, batch.more
+                    if batch.items:
+                        yield batch
+                if hints.missing():
+                    await hints.pause()
+                    continue
                 yield Batch([], after, more=False)
-                hinted = await hints.wait(HEARTBEAT)
-                if not hinted:
+                if not await hints.wait(HEARTBEAT):
                     await ordered.same(nc, stream, after)
     finally:
         with contextlib.suppress(Exception):  # the connection may be closed
