@@ -39,16 +39,15 @@ def exchange(home: Path, api: Client, token: str, *, own: bool = False) -> "Held
     Raises CliError, OSError.
     """
     from domain.contract.joining import Joined
-    from node_daemon.membership.credentials import Files, public
+    from node_daemon.membership.credentials import Files, proven_keys
 
     found, url = _TOKEN.fullmatch(token), api.url
     assert found is not None
     files = Files(home)
-    made = files.pending(hashlib.sha256(token.encode()).hexdigest())
-    body = {"node": found[1], "token": token, "public_key": public(made.seed)}
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    made = files.pending(digest)
     guest = "" if own else made.guest  # guest-data of `nebula up` has a credential of its role
-    if guest:  # an unfinished join of an earlier version has none
-        body["guest_key"] = public(guest)
+    body = {"node": found[1], "token": token, **proven_keys(found[1], digest, made.seed, guest)}
     answer = api.send("POST", path("join"), body)
     try:
         joined = Joined.model_validate(answer)

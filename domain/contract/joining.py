@@ -12,16 +12,24 @@ PublicKey = Annotated[str, StringConstraints(pattern=r"^U[A-Z2-7]{55}$")]
 """An ed25519 public key in the format of NATS (nkey)."""
 JoinToken = Annotated[str, StringConstraints(pattern=rf"^nbj_{patterns.SLUG}_[A-Za-z0-9_-]{{43}}$", max_length=160)]
 """A join token: the name of its node, and 256 random bits in base64url."""
+Proof = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{86}==$")]
+"""An ed25519 signature in base64url."""
 MOST_CREDENTIAL = 16 * 1024
 
 
 class JoinRequest(Message):
-    """A host wants to be the node of this name. The token is the proof. `guest_key`: of its guest-data."""
+    """A host wants to be the node of this name. The token shows that it may. `guest_key`: of its guest-data.
+
+    `proof`, `guest_proof`: made with these keys (`runtime/possession.py`), so that no host names a key of another one.
+    Hosts of earlier versions send none, and are refused.
+    """
 
     node: Slug
     token: JoinToken
     public_key: PublicKey
     guest_key: PublicKey | None = None
+    proof: Proof | None = None
+    guest_proof: Proof | None = None
 
 
 class RenewRequest(Message):

@@ -1,4 +1,4 @@
-"""A host joins as a node: its join token is the proof. Handlers decide.
+"""A host joins as a node: with its join token, and proofs of its keys. Handlers decide.
 
 A refused token is a 401 like that of any other credential: it is logged, counted and limited by address.
 """
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from domain.base import Slug
-from domain.contract.joining import Joined, JoinRequest, JoinToken, PublicKey
+from domain.contract.joining import Joined, JoinRequest, JoinToken, Proof, PublicKey
 from gateway.commands import bodies
 from gateway.commands.commands import invalid_reply, passed_on
 from gateway.http import content
@@ -23,17 +23,23 @@ from runtime.bus import replies, requests
 from runtime.bus.requests import Patience, Unanswered
 
 PATIENCE = Patience(one_try=5.0, in_all=10.0, nobody=3.0)
+PROOF = (
+    "the signature, in base64url, of the lines `nebula-join 1`, the node, the SHA-256 of the token in hexadecimal "
+    "digits, `public_key`, and `guest_key` or `-`"
+)
 
 
 class Join(bodies.Body):
     """`node`: the name of the node for which the token was issued. `public_key`, `guest_key`: of the keys that the host
-    has made.
+    has made. `proof`, `guest_proof`: signatures with these keys. A join without them is refused.
     """
 
     node: Slug
     token: JoinToken
     public_key: Annotated[PublicKey, Field(description="an ed25519 public key in the format of NATS (nkey)")]
     guest_key: Annotated[PublicKey | None, Field(description="another one, of the host's guest-data")] = None
+    proof: Annotated[Proof | None, Field(description=PROOF)] = None
+    guest_proof: Annotated[Proof | None, Field(description="the same, made with `guest_key`")] = None
 
 
 class JoinView(TypedDict):
@@ -54,10 +60,9 @@ class JoinView(TypedDict):
 
 
 async def join(gateway: Gateway, request: Request) -> Response:
-    """Let a host join. Raises Problem: 401 for a token that is not valid."""
+    """Let a host join. Raises Problem: 401 for a token or a proof that is not valid."""
     given = Join.model_validate_json(await content.read(request) or b"{}")
-    asked = JoinRequest(node=given.node, token=given.token, public_key=given.public_key, guest_key=given.guest_key)
-    body = asked.model_dump_json().encode()
+    body = JoinRequest(**given.model_dump()).model_dump_json().encode()
     try:
         found = await requests.request(gateway.nc, subjects.JOIN, body, PATIENCE, Joined.model_validate)
     except Unanswered as error:
@@ -80,6 +85,6 @@ async def join(gateway: Gateway, request: Request) -> Response:
 
 
 def refused(refusal: replies.Refusal) -> Problem:
-    if refusal.code.startswith("join_token_"):
+    if refusal.code.startswith("join_"):
         return Problem(401, refusal.code, refusal.detail, headers={"WWW-Authenticate": "Bearer"})
     return passed_on(refusal)

@@ -13,7 +13,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import ValidationError
 
-from domain.base import Rejected
+from domain.base import Category, Rejected
 from domain.contract.joining import Joined, JoinRequest, RenewRequest
 from domain.enrollment import Enrollment, JoinNode, JoinTokenReused, decide, evolve, fingerprint_of, token_used
 from eventstore.log.envelope import Context, Ref
@@ -21,7 +21,7 @@ from eventstore.log.store import EventStore
 from handlers.apply import apply, now
 from handlers.nodes.registration import QUEUE, node_named
 from handlers.refusals import refusal
-from runtime import logs, subjects
+from runtime import logs, possession, subjects
 from runtime.bus import replies
 from runtime.bus.malformed import Malformed
 from runtime.bus.replies import Refusal
@@ -82,6 +82,7 @@ class Joining:
         digest = hashlib.sha256(request.token.encode()).hexdigest()
         if request.guest_key is not None:
             self._sealed(node, request.guest_key, "guest_key")  # it has to be a key
+        check_possession(request, digest)
         command = JoinNode(
             enrollment=node, at=now(), digest=digest, public_key=request.public_key, guest_key=request.guest_key
         )
@@ -146,6 +147,27 @@ class Joining:
 
         for subject in (subjects.JOIN, subjects.RENEW_OF_ALL):
             await nc.subscribe(subject, queue=QUEUE, cb=answer)
+
+
+def check_possession(request: JoinRequest, digest: str) -> None:
+    """Raises Rejected unless the host has shown that the public keys that it sends are its own.
+
+    Otherwise it could name the key of another node, which would lose its credential when this one is revoked.
+    """
+    text = possession.text(request.node, digest, request.public_key, request.guest_key)
+    keys = [("public_key", request.public_key, request.proof)]
+    if request.guest_key is not None:
+        keys.append(("guest_key", request.guest_key, request.guest_proof))
+    for field, key, proof in keys:
+        if proof is None:
+            why = (
+                "the host did not prove that it has the key that it sends, as hosts of earlier versions: install the "
+                "version of the platform there, and run the same `nebula node join` again; the token was not used"
+            )
+            raise Rejected("join_proof_missing", why, Category.UNAUTHORIZED, field=field)
+        if not possession.is_proven(key, text, proof):
+            why = "the proof is not of this key, or is for another token, node or key; run `nebula node join` again"
+            raise Rejected("join_proof_invalid", f"{why}; the token was not used", Category.UNAUTHORIZED, field=field)
 
 
 def ref(node: str) -> Ref:

@@ -24,6 +24,7 @@ import nkeys
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from domain.contract.joining import Joined
+from runtime import possession
 from runtime.bus.guest_credentials import GuestFiles
 from runtime.files.files import put
 from runtime.files.private import passable
@@ -209,6 +210,17 @@ def public(seed: str) -> str:
     """The public key of a seed."""
     found: bytes = nkeys.from_seed(bytearray(seed.encode())).public_key
     return found.decode()
+
+
+def proven_keys(node: str, digest: str, seed: str, guest: str = "") -> dict[str, str]:
+    """The public keys of a join, with the proofs that this host has them. `digest`: the SHA-256 of the token.
+
+    `guest`: the seed of guest-data's key; empty if there is none.
+    """
+    keys = {"public_key": public(seed)} | ({"guest_key": public(guest)} if guest else {})
+    text = possession.text(node, digest, keys["public_key"], keys.get("guest_key"))
+    proofs = {"proof": possession.proof(seed, text)} | ({"guest_proof": possession.proof(guest, text)} if guest else {})
+    return keys | proofs
 
 
 def applied(settings: NodeSettings) -> NodeSettings:

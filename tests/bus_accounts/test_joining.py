@@ -19,7 +19,7 @@ from eventstore.log.keyring import Keyring
 from eventstore.log.store import EventStore
 from handlers.apply import apply, manager, now
 from handlers.nodes.joining import ref
-from node_daemon.membership.credentials import Files, applied, public
+from node_daemon.membership.credentials import Files, applied, proven_keys
 from node_daemon.membership.node_key import node_key
 from node_daemon.membership.renewal import renew
 from projections.guest_data.asker import Asker
@@ -71,7 +71,7 @@ async def joined(guarded: Guarded, home: Path, node: str) -> Files:
     await decided(guarded, node, IssueJoinToken(enrollment=node, at=now(), digest=digest, **words))
     files = Files(home)
     made = files.pending(digest)
-    keys = {"public_key": public(made.seed), "guest_key": public(made.guest)}
+    keys = proven_keys(node, digest, made.seed, made.guest)
     body = JoinRequest(node=node, token=token, **keys).model_dump_json().encode()
     gateway = guarded.connections["gateway"]
     answer = await requests.request(gateway, subjects.JOIN, body, PATIENCE, Joined.model_validate)

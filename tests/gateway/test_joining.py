@@ -2,22 +2,22 @@
 
 import asyncio
 import hashlib
-import os
 import secrets
 import uuid
 from typing import Any
 
 import httpx
-import nkeys
 
 from eventstore.log.envelope import Ref
+from node_daemon.membership.credentials import new_seed, proven_keys, public
+from runtime import possession
 from tests.gateway.platform import Platform
 from tests.waiting import eventually
 
 
 def a_key() -> str:
-    found: bytes = nkeys.from_seed(bytearray(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))).public_key
-    return found.decode()
+    """The seed of a new key."""
+    return new_seed()
 
 
 def a_token(node: str) -> str:
@@ -40,8 +40,13 @@ async def issued(api: Platform, node: str, minutes: int = 60) -> str:
     return token
 
 
-async def join(api: Platform, node: str, token: str, key: str) -> httpx.Response:
-    return await api.call("POST", "/v1/join", {"node": node, "token": token, "public_key": key})
+async def join(api: Platform, node: str, token: str, key: str, guest: str = "") -> httpx.Response:
+    """Join with keys of one's own, of which these are the seeds."""
+    return await sent(api, node, token, **proven_keys(node, digest(token), key, guest))
+
+
+async def sent(api: Platform, node: str, token: str, **keys: str) -> httpx.Response:
+    return await api.call("POST", "/v1/join", {"node": node, "token": token, **keys})
 
 
 async def story(api: Platform, node: str) -> list[Any]:
@@ -71,7 +76,7 @@ async def test_a_host_joins_and_nobody_else_with_its_token(api: Platform) -> Non
         assert (second.status_code, second.json()["code"]) == (401, "join_token_used")
     end = await api.gateway.store.last_position()
     shown = await api.get(f"/v1/enrollments/{node}?min_position={end}")
-    assert (shown["status"], shown["public_key"]) == ("joined", key)
+    assert (shown["status"], shown["public_key"]) == ("joined", public(key))
     assert token not in str(shown) and digest(token) not in str(shown)
     await tells(api, node, ["JoinTokenIssued", "NodeJoined", "JoinTokenReused"])
 
@@ -97,8 +102,80 @@ async def test_a_token_is_of_one_node(api: Platform) -> None:
 async def test_what_is_no_token_or_key_is_refused(api: Platform) -> None:
     node = a_name()
     token = await issued(api, node)
-    for given, key in ((digest(token), a_key()), (token, "x"), (token, "U" + "A" * 54), (token + "x", a_key())):
-        assert (await join(api, node, given, key)).status_code == 422
+    mine = public(a_key())
+    for given, key in ((digest(token), mine), (token, "x"), (token, "U" + "A" * 54), (token + "x", mine)):
+        assert (await sent(api, node, given, public_key=key)).status_code == 422
+    for proof in ("", "x", "A" * 88, "=" * 88):
+        assert (await sent(api, node, token, public_key=mine, proof=proof)).status_code == 422
+
+
+async def refused(api: Platform, node: str, token: str, code: str, **keys: str) -> str:
+    """The detail of the refusal. The token is not used by it."""
+    answer = await sent(api, node, token, **keys)
+    assert (answer.status_code, answer.json()["code"]) == (401, code), answer.text
+    assert answer.headers["www-authenticate"] == "Bearer"
+    await tells(api, node, ["JoinTokenIssued"])
+    return str(answer.json()["detail"])
+
+
+async def test_a_key_of_another_host_is_refused(api: Platform) -> None:
+    """Also if its public key, and what that host itself has sent to join, are known."""
+    theirs, victim = a_key(), a_name()
+    first = await issued(api, victim)
+    known = proven_keys(victim, digest(first), theirs)
+    assert (await sent(api, victim, first, **known)).status_code == 200
+    node = a_name()
+    token = await issued(api, node)
+    mine = a_key()
+    text = possession.text(node, digest(token), public(theirs), None)
+    forged = {"public_key": public(theirs), "proof": possession.proof(mine, text)}
+    for keys in (known, forged):
+        await refused(api, node, token, "join_proof_invalid", **keys)
+    both = proven_keys(node, digest(token), mine, a_key())
+    for keys in (
+        {**both, "guest_key": public(theirs)},
+        {**both, "guest_key": public(theirs), "guest_proof": both["proof"]},
+        {**both, "guest_proof": both["proof"]},
+        {**both, "proof": both["guest_proof"]},
+        {"public_key": both["guest_key"], "guest_key": both["public_key"], "proof": both["guest_proof"],
+         "guest_proof": both["proof"]},
+        {"public_key": both["public_key"], "proof": both["proof"]},
+    ):  # fmt: skip
+        await refused(api, node, token, "join_proof_invalid", **keys)
+    assert (await sent(api, node, token, **both)).status_code == 200
+    assert (await api.call("POST", f"/v1/enrollments/{node}/revoke")).status_code in (200, 202)
+    assert (await api.get(f"/v1/enrollments/{victim}"))["status"] == "joined"
+
+
+async def test_a_proof_is_for_one_token_and_one_node(api: Platform) -> None:
+    one, other, key = a_name(), a_name(), a_key()
+    token, later = await issued(api, one), await issued(api, other)
+    await refused(api, other, later, "join_proof_invalid", **proven_keys(one, digest(token), key))
+    await refused(api, other, later, "join_proof_invalid", **proven_keys(one, digest(later), key))
+    await refused(api, other, later, "join_proof_invalid", **proven_keys(other, digest(token), key))
+    assert (await join(api, other, later, key)).status_code == 200
+
+
+async def test_a_host_of_an_earlier_version_learns_what_to_do(api: Platform) -> None:
+    node, key = a_name(), a_key()
+    token = await issued(api, node)
+    why = await refused(api, node, token, "join_proof_missing", public_key=public(key))
+    assert "install the version of the platform" in why and "not used" in why
+    keys = proven_keys(node, digest(token), key, a_key())
+    del keys["guest_proof"]
+    await refused(api, node, token, "join_proof_missing", **keys)
+    assert (await join(api, node, token, key)).status_code == 200
+
+
+async def test_a_refused_proof_is_seen(api: Platform) -> None:
+    node = a_name()
+    await refused(api, node, await issued(api, node), "join_proof_missing", public_key=public(a_key()))
+
+    async def seen() -> bool:
+        found = (await api.get("/v1/refusals?limit=100"))["items"]
+        return ("join_proof_missing", "/v1/join") in [(one["code"], one["path"]) for one in found]
+
+    await eventually(seen, "the refusal is recorded")
 
 
 async def test_a_revocation_is_an_event(api: Platform) -> None:
