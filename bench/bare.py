@@ -11,8 +11,7 @@ import libvirt
 class Bare:
     """Made like the domain whose XML is given, in the home of the same platform."""
 
-    def __init__(self, home: Path, connection: libvirt.virConnect, like: str, *, has_filters: bool = True) -> None:
-        self._has_filters = has_filters
+    def __init__(self, home: Path, connection: libvirt.virConnect, like: str) -> None:
         self._disk = home / f"bare-{uuid.uuid4().hex}.qcow2"
         self._base = next(iter((home / "node" / "images").glob("*.raw")))
         self._connection = connection
@@ -54,7 +53,6 @@ class Bare:
         for source in root.findall("devices/channel/source"):
             source.attrib.pop("path", None)
         for interface in root.findall("devices/interface"):
-            filters = [] if self._has_filters else interface.findall("filterref")
-            for unwanted in (*interface.findall("mac"), *interface.findall("target"), *filters):
+            for unwanted in (*interface.findall("mac"), *interface.findall("target")):
                 interface.remove(unwanted)
         return ET.tostring(root, encoding="unicode")

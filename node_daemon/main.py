@@ -3,14 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import Coroutine
-from functools import partial
 from typing import Any
 
 from node_daemon.asks.answers import Answers
 from node_daemon.asks.proofs import AskProofs
 from node_daemon.hypervisor.console_log import keep_small
 from node_daemon.hypervisor.host_names import HostNames
-from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from node_daemon.hypervisor.libvirt_adapter import LibvirtHypervisor
 from node_daemon.membership import credentials
 from node_daemon.membership.credentials import Files
@@ -33,9 +31,6 @@ from runtime.tasks.essential import Essential, until_stopped
 from runtime.tasks.stopping import on_signals
 
 log = logs.get(__name__)
-
-#: Seconds in which libvirt removes the filters of guests when the daemon ends. Else they stay.
-TIDY_SECONDS = 5.0
 
 
 async def run(settings: NodeSettings) -> None:
@@ -63,15 +58,7 @@ async def run(settings: NodeSettings) -> None:
             await until_stopped(stop, serve(settings, hypervisor))
             log.info("stopped; guests keep running")
         finally:
-            await forget(hypervisor, names)
             hypervisor.close()
-
-
-async def forget(hypervisor: LibvirtHypervisor, names: HostNames) -> None:
-    """Remove the filters of a node, if libvirt does it within some seconds."""
-    with contextlib.suppress(Refused, Unreachable, TimeoutError):
-        async with asyncio.timeout(TIDY_SECONDS):
-            await hypervisor.remove_filters(names)
 
 
 def firewall_of(
@@ -88,7 +75,7 @@ def firewall_of(
     def dropped(place: str, vm: str | None, packets: int) -> None:
         records.note(refused_packets(place, vm), packets)
 
-    return HostFirewall(names, bus_addresses(settings.nats_url), partial(forget, hypervisor), dropped)
+    return HostFirewall(names, hypervisor.guest_network, bus_addresses(settings.nats_url), dropped)
 
 
 async def to_the_end(work: Coroutine[Any, Any, None]) -> None:

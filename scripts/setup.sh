@@ -55,6 +55,7 @@ needed_packages() {
     echo "qemu-utils qemu-img"
     echo "dnsmasq-base dnsmasq"
     echo "iptables iptables"
+    echo "nftables nft"
     echo "mmdebstrap mmdebstrap"
     echo "debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg"
     echo "fdisk sfdisk"

@@ -5,7 +5,6 @@ from xml.etree import ElementTree as ET
 
 from domain.base import Resources
 from domain.contract import NOWHERE, Firmware, Place, SeedMedium, Wanted, Watchdog
-from node_daemon.hypervisor.guest_filter import GuestFilter
 from node_daemon.hypervisor.hypervisor import Boot, Overlay
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
 
@@ -106,9 +105,9 @@ def render(
     virt_type: VirtType,
     network: str,
     machine: Machine = X86_64,
-    guest_filter: GuestFilter | None = None,
+    tap: str | None = None,
 ) -> str:
-    """The domain XML for libvirt. `guest_filter`: what limits the traffic of the guest; None: nothing.
+    """The domain XML for libvirt. `tap`: the name of the guest's interface on the host; None: libvirt chooses it.
 
     - All devices are virtio on PCI Express, except the display of x86, which works before the guest loads a driver.
     - cloud-init finds the URL of its data source on the seed disk. Nothing of it is in the command line of QEMU, in the
@@ -151,7 +150,7 @@ def render(
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart")
     _text(domain, "on_crash", "destroy")
-    _devices(domain, boot, network, machine, guest_filter)
+    _devices(domain, boot, network, machine, tap)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
 
@@ -220,7 +219,7 @@ def _cpu(domain: ET.Element, vcpus: int, virt_type: VirtType, machine: Machine) 
             ET.SubElement(cpu, "feature", policy="require", name=feature)
 
 
-def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine, guest_filter: GuestFilter | None) -> None:
+def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine, tap: str | None) -> None:
     devices = ET.SubElement(domain, "devices")
 
     for letter, overlay in zip(LETTERS, (Overlay(boot.disk, boot.base, boot.base_format), *boot.further), strict=False):
@@ -233,11 +232,9 @@ def _devices(domain: ET.Element, boot: Boot, network: str, machine: Machine, gue
     interface = ET.SubElement(devices, "interface", type="network")
     ET.SubElement(interface, "mac", address=boot.wanted.mac)
     ET.SubElement(interface, "source", network=network)
-    if guest_filter is not None:
-        ET.SubElement(interface, "target", dev=guest_filter.names.tap(boot.wanted.vm))
+    if tap is not None:
+        ET.SubElement(interface, "target", dev=tap)
     ET.SubElement(interface, "model", type="virtio")
-    if guest_filter is not None:
-        interface.append(guest_filter.reference())
 
     serial = ET.SubElement(devices, "serial", type="pty")
     ET.SubElement(serial, "log", file=boot.console, append="on")

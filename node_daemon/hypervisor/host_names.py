@@ -1,4 +1,4 @@
-"""What one node's interfaces, marks, chains and filters are called on its host.
+"""What one node's interfaces, marks, chains and tables are called on its host.
 
 Several nodes can run on one host, each with a data folder of its own. All names contain a word that follows from this
 folder, so each node makes, checks and removes only what is its own.
@@ -12,8 +12,6 @@ from pathlib import Path
 
 #: The first characters of the name of each guest's interface, of all nodes. A name has at most 15 characters.
 TAPS = "nbl"
-#: The first characters of the names of libvirt's filters, of all nodes.
-FILTER = "nebula-guest-"
 #: The mark of a packet: 4 bits that all guests have, 16 bits of the node, 12 bits of the project.
 GUEST, GUEST_MASK, NODE_MASK, PROJECT_MASK = 0xE0000000, 0xF0000000, 0xFFFFF000, 0x00000FFF
 
@@ -44,10 +42,6 @@ class HostNames:
         """The name of a chain of iptables or ebtables, which may have 28 characters."""
         return f"NEBULA-{self.word}-{name}"
 
-    def filter(self, name: str = "") -> str:
-        """The name of a filter of libvirt."""
-        return FILTER + self.word + (f"-{name}" if name else "")
-
     def mark(self, project: int = 0) -> int:
         """The mark of a packet of a guest, by the number of its project on this node."""
         node = int.from_bytes(hashlib.sha256(str(self.folder).encode()).digest()[:2])
@@ -59,9 +53,9 @@ class HostNames:
         text = str(self.folder)
         return f"nebula:{text}" if _PLAIN.fullmatch(text) else ""
 
-    def has_interfaces(self) -> bool:
-        """Whether a guest of the node runs."""
-        return any(Path("/sys/class/net").glob(f"{self.taps}*"))
+    def interfaces(self) -> set[str]:
+        """The interfaces of the guests that run."""
+        return {each.name for each in Path("/sys/class/net").glob(f"{self.taps}*")}
 
 
 def _word(text: str, length: int) -> str:
@@ -74,4 +68,4 @@ def leftover(remark: str) -> HostNames | None:
     if kind != "nebula" or not folder or Path(folder).exists():
         return None
     names = HostNames(Path(folder))
-    return None if names.has_interfaces() else names
+    return None if names.interfaces() else names

@@ -17,7 +17,7 @@ import libvirt
 
 from domain.contract import Power
 from domain.guest import Guest
-from node_daemon.hypervisor import address_sources, guest_agent, guest_filter, libvirt_events, networks
+from node_daemon.hypervisor import address_sources, guest_agent, libvirt_events, networks
 from node_daemon.hypervisor.connections import Connections
 from node_daemon.hypervisor.domain_xml import (
     NAMESPACE,
@@ -30,7 +30,7 @@ from node_daemon.hypervisor.domain_xml import (
     render,
     with_host_boot,
 )
-from node_daemon.hypervisor.guest_filter import GuestFilter
+from node_daemon.hypervisor.guest_network import GuestNetwork
 from node_daemon.hypervisor.host_names import HostNames
 from node_daemon.hypervisor.hypervisor import (
     Boot,
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 _USER_AND_GROUP = re.compile(r"\+[0-9]+:\+([0-9]+)")
 
-#: The names of a node that gives none: its filters stay on the host.
+#: The names of a node that gives none.
 NAMES = HostNames(Path("/"))
 
 _ON = (
@@ -128,10 +128,8 @@ class LibvirtHypervisor:
             machine = await self._ask(
                 wanted.vm, lambda connection: with_uefi(connection, self._machine, self._virt_type)
             )
-        traffic = None
-        if self._virt_type != "test":  # libvirt's test driver has no filters
-            traffic = await self._ask(wanted.vm, lambda connection: _filter(connection, self._network, self._names))
-        xml = render(boot, virt_type=self._virt_type, network=self._network, machine=machine, guest_filter=traffic)
+        tap = self._names.tap(wanted.vm) if self._virt_type != "test" else None
+        xml = render(boot, virt_type=self._virt_type, network=self._network, machine=machine, tap=tap)
         await self._ask(wanted.vm, lambda connection: _start(connection, xml, self._network))
         return Have(
             vm=wanted.vm,
@@ -162,7 +160,7 @@ class LibvirtHypervisor:
         await self._on_domain(vm, lambda domain: domain.isActive() and domain.managedSave(0), patience=patience)
 
     async def restore(self, vm: str, host_boot: str, patience: float) -> None:
-        await self._on_domain(vm, lambda domain: _restore(domain, host_boot, self._names), patience=patience)
+        await self._on_domain(vm, lambda domain: _restore(domain, host_boot), patience=patience)
 
     async def discard(self, vm: str, *, leftover: bool = False) -> None:
         def remove(domain: Any) -> None:
@@ -209,13 +207,9 @@ class LibvirtHypervisor:
     async def watch(self, nudge: Nudge, reset: Reset = ignore, fired: Fired = ignore) -> None:
         await libvirt_events.watch(self._uri, self._deadline, Listener(nudge, reset, fired))
 
-    async def remove_filters(self, names: HostNames) -> None:
-        """Remove the filters of this node, or of one that does not exist any more. libvirt keeps those in use.
-
-        Raises Unreachable, Refused.
-        """
-        if self._virt_type != "test":
-            await self._ask("filters", lambda connection: guest_filter.remove(connection, names))
+    async def guest_network(self) -> GuestNetwork:
+        """The network of guests, for the host's firewall. Raises Unreachable, Refused."""
+        return await self._ask("network", lambda connection: networks.describe(connection, self._network))
 
     def close(self) -> None:
         """Close the idle connections. Domains keep running."""
@@ -352,11 +346,7 @@ def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | N
 
 def _start(connection: Any, xml: str, network: str) -> None:
     networks.activate(connection, network)
-    guest_filter.patiently(lambda: connection.createXML(xml, 0))
-
-
-def _filter(connection: Any, network: str, names: HostNames) -> GuestFilter:
-    return guest_filter.prepare(connection, networks.activate(connection, network), names)
+    connection.createXML(xml, 0)
 
 
 def _keep(connection: Any, vm: str) -> None:
@@ -394,7 +384,7 @@ def _unpause(domain: Any) -> None:
         domain.resume()
 
 
-def _restore(domain: Any, host_boot: str, names: HostNames) -> None:
+def _restore(domain: Any, host_boot: str) -> None:
     """Write `host_boot` into the stored configuration, which counts once the domain is off; then start the domain."""
     if domain.isActive() or not domain.hasManagedSaveImage():
         return
@@ -402,10 +392,8 @@ def _restore(domain: Any, host_boot: str, names: HostNames) -> None:
     tag = with_host_boot(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, config), host_boot)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, tag, PREFIX, NAMESPACE, config)
     for network in networks.of(domain.XMLDesc()):
-        active = networks.activate(domain.connect(), network)
-        if guest_filter.is_used(domain.XMLDesc()):
-            guest_filter.prepare(domain.connect(), active, names)
-    guest_filter.patiently(domain.create)
+        networks.activate(domain.connect(), network)
+    domain.create()
 
 
 def _qemu_group(connection: Any) -> int | None:

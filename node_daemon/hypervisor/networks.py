@@ -5,6 +5,7 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
+from node_daemon.hypervisor.guest_network import GuestNetwork
 from node_daemon.hypervisor.hypervisor import Refused
 from runtime import logs
 from runtime.local.libvirtd import DEFAULT_NETWORK
@@ -44,6 +45,24 @@ def _defined(connection: Any, name: str) -> Any:
     network.setAutostart(1)
     log.warning("network defined", network=name)
     return network
+
+
+def describe(connection: Any, name: str) -> GuestNetwork:
+    """The network as it is now; it is activated if it is not. Raises Refused and libvirtError.
+
+    The DHCP servers are those of all active networks, since a suspended guest may be of another one.
+    """
+    activate(connection, name)
+    servers: set[str] = set()
+    leases: dict[str, str] = {}
+    has_ipv6 = False
+    for network in connection.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE):
+        described = ET.fromstring(network.XMLDesc())  # noqa: S314  (libvirt's own)
+        servers |= {ip.get("address", "") for ip in described.iterfind("ip[dhcp]") if ip.get("family") != "ipv6"}
+        leases |= {each["ipaddr"]: each["mac"].lower() for each in network.DHCPLeases() if ":" not in each["ipaddr"]}
+        if network.name() == name:
+            has_ipv6 = any(ip.get("family") == "ipv6" for ip in described.iterfind("ip"))
+    return GuestNetwork(tuple(sorted(servers)), has_ipv6, leases)
 
 
 def of(xml: str) -> set[str]:

@@ -26,12 +26,16 @@ class Dropped:
     _packets: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
     def note(self, place: str, lines: Sequence[str]) -> None:
-        """`lines`: the rules of the place, with their counters. What was counted before the first call is left out."""
+        """`lines`: the rules of the place, with their counters."""
         packets: Counter[str] = Counter()
         for line in lines:
             if match := _DROPPED.search(line):
                 sender = _SENDER.search(line)
                 packets[sender[1].lower() if sender else ""] += int(match[1] or match[2])
+        self.count(place, packets)
+
+    def count(self, place: str, packets: Mapping[str, int]) -> None:
+        """`packets`: those of each sender until now. What was counted before the first call is left out."""
         before = self._packets.get(place, packets)
         self._packets[place] = packets
         for sender_of, count in packets.items():

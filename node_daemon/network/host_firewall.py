@@ -1,5 +1,6 @@
-"""The firewall of the host against its guests: iptables and ebtables, in chains of our own.
+"""The firewall of the host against its guests: nftables, iptables and ebtables, in tables and chains of our own.
 
+- No guest can use the addresses of another one (`guest_table.py`).
 - Packets of our guests carry a mark, which is set by the name of the interface that they come from. Other interfaces,
   rules and chains are not touched.
 - A guest reaches nothing of the host but DHCP, DNS and the data source; and the host's own connections to it go on.
@@ -26,11 +27,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from node_daemon.hypervisor.guest_network import GuestNetwork
 from node_daemon.hypervisor.host_names import PROJECT_MASK, HostNames
 from node_daemon.hypervisor.hypervisor import Refused
-from node_daemon.network import bridge_rules, ip_rules
+from node_daemon.network import bridge_rules, guest_table, ip_rules
 from node_daemon.network.bridge_rules import BridgeRules
 from node_daemon.network.chains import Dropped
+from node_daemon.network.guest_table import GuestTable
 from node_daemon.network.ip_rules import IpRules, Place
 from node_daemon.network.programs import refused
 from runtime import logs
@@ -44,17 +47,12 @@ CHECK_SECONDS = 30.0
 class Firewall(Protocol):
     """What protects a host from its guests."""
 
-    def starting(self, seed_url: str) -> AbstractAsyncContextManager[None]:
-        """Make the rules, and open the way to the data source of a guest that starts in the block. Raises Refused."""
+    def starting(self, vm: str, mac: str, seed_url: str) -> AbstractAsyncContextManager[None]:
+        """Make the rules for a guest that starts in the block, and open its way to its data source. Raises Refused."""
         ...
 
-    async def keep(
-        self, guests: Mapping[str, str], seed_urls: Iterable[str], macs: Mapping[str, str] | None = None
-    ) -> None:
-        """Keep the rules for these running guests: the project of each VM. Raises Refused.
-
-        `macs`: the MAC address of each VM, so that its dropped packets are counted apart.
-        """
+    async def keep(self, guests: Mapping[str, str], seed_urls: Iterable[str], macs: Mapping[str, str]) -> None:
+        """Keep the rules for these running guests: the project and the MAC address of each VM. Raises Refused."""
         ...
 
     async def close(self) -> None:
@@ -65,12 +63,10 @@ class Firewall(Protocol):
 class NoFirewall:
     """Implements `Firewall` for guests without interfaces, and for operators who want none."""
 
-    def starting(self, seed_url: str) -> AbstractAsyncContextManager[None]:
+    def starting(self, vm: str, mac: str, seed_url: str) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
-    async def keep(
-        self, guests: Mapping[str, str], seed_urls: Iterable[str], macs: Mapping[str, str] | None = None
-    ) -> None:
+    async def keep(self, guests: Mapping[str, str], seed_urls: Iterable[str], macs: Mapping[str, str]) -> None:
         pass
 
     async def close(self) -> None:
@@ -80,22 +76,22 @@ class NoFirewall:
 class HostFirewall:
     """Implements `Firewall`.
 
-    `closed`: addresses and TCP ports elsewhere that guests must not reach. `forget`: removes what else is left of a
-    node that does not exist any more. `dropped`: gets the place where packets were dropped, the VM that sent them (None
-    if the rule does not know), and their number.
+    `network`: describes the network of guests as it is now; raises Unreachable, Refused. `closed`: addresses and TCP
+    ports elsewhere that guests must not reach. `dropped`: gets the place where packets were dropped, the VM that sent
+    them (None if the rule does not know), and their number.
     """
 
     def __init__(
         self,
         names: HostNames,
+        network: Callable[[], Awaitable[GuestNetwork]],
         closed: Iterable[Place] = (),
-        forget: Callable[[HostNames], Awaitable[None]] | None = None,
         dropped: Callable[[str, str | None, int], None] | None = None,
     ) -> None:
         self._names = names
-        self._forget = forget
         self._dropped = dropped
         counts = Dropped(self._tell)
+        self._guest_table = GuestTable(names, network, counts)
         self._ip_rules = IpRules(names, closed, counts)
         self._bridge_rules = BridgeRules(names, counts)
         #: the MAC addresses of running VMs, and VMs by address; ended ones until their last packets are counted
@@ -109,34 +105,33 @@ class HostFirewall:
         self._is_made = False
         self._checked: float | None = None
         self._turn = asyncio.Lock()
-        #: starts whose outcome is not known
-        self._starting = 0
+        #: VMs whose start has no known outcome
+        self._starting: set[str] = set()
 
     @asynccontextmanager
-    async def starting(self, seed_url: str) -> AsyncIterator[None]:
-        """Make the rules, and open the way to the data source of a guest that starts in the block. Raises Refused.
+    async def starting(self, vm: str, mac: str, seed_url: str) -> AsyncIterator[None]:
+        """Make the rules for a guest that starts in the block, and open its way to its data source. Raises Refused.
 
-        If the block ends with another error than Refused, the guest may still start: `close` then removes nothing.
+        If the block ends with another error than Refused, the guest may still start, so its rules stay.
         """
         async with self._turn:
             await self._open(seed_url)
             if self._checked is None:
                 await self._check()
-            self._starting += 1
+            await self._guest_table.admit(vm, mac)
+            self._starting.add(vm)
         try:
             yield
         except Refused:
-            self._starting -= 1
+            self._starting.discard(vm)
             raise
-        self._starting -= 1
+        self._starting.discard(vm)
 
-    async def keep(
-        self, guests: Mapping[str, str], seed_urls: Iterable[str], macs: Mapping[str, str] | None = None
-    ) -> None:
-        """Keep the rules for these running guests: the project of each VM. Raises Refused."""
+    async def keep(self, guests: Mapping[str, str], seed_urls: Iterable[str], macs: Mapping[str, str]) -> None:
+        """Keep the rules for these running guests: the project and the MAC address of each VM. Raises Refused."""
         async with self._turn:
             unknown = None
-            vms = {mac.lower(): vm for vm, mac in (macs or {}).items()}
+            vms = {mac.lower(): vm for vm, mac in macs.items()}
             if vms.keys() != self._macs:
                 self._macs, self._checked = set(vms), None
             self._vms |= vms
@@ -148,6 +143,8 @@ class HostFirewall:
             if guests or self._is_made:
                 if self._checked is None or time.monotonic() - self._checked >= CHECK_SECONDS:
                     await self._check()
+                    await self._guest_table.check()
+                await self._guest_table.keep(macs, self._starting)
                 self._projects = numbers(guests.values(), self._projects)
                 taps = {self._names.tap(vm): self._projects[project] for vm, project in guests.items()}
                 await self._bridge_rules.assign(taps)
@@ -157,7 +154,7 @@ class HostFirewall:
     async def close(self) -> None:
         """Remove the rules, unless guests run."""
         async with self._turn:
-            if self._starting or self._names.has_interfaces():
+            if self._starting or self._names.interfaces():
                 return
             try:
                 if self._is_made or await ip_rules.exist(self._names):
@@ -190,8 +187,6 @@ class HostFirewall:
             for names in await ip_rules.leftovers():
                 log.info("the chains of a node that does not exist any more are removed", folder=str(names.folder))
                 await remove(names)
-                if self._forget is not None:
-                    await self._forget(names)
         self._is_made = True
         await self._ip_rules.check(self._seeds, self._macs)
         await self._bridge_rules.check()
@@ -224,7 +219,8 @@ def numbers(projects: Iterable[str], known: Mapping[str, int]) -> dict[str, int]
 
 
 async def remove(names: HostNames) -> None:
-    """Remove all chains of a node. Raises Refused."""
+    """Remove all rules of a node. Raises Refused."""
+    await guest_table.remove(names)
     await bridge_rules.remove(names)
     await ip_rules.remove(names)
 

@@ -1,4 +1,4 @@
-"""Runs the programs of the host's firewall: iptables, ip6tables and ebtables."""
+"""Runs the programs of the host's firewall: iptables, ip6tables, ebtables and nft."""
 
 import asyncio
 import tempfile
@@ -9,9 +9,12 @@ from node_daemon.hypervisor.hypervisor import Refused
 COMMAND_SECONDS = 20.0
 
 
-async def output(*argv: str) -> str | None:
-    """The output of a command; None if it fails. Raises Refused if the program is missing or hangs."""
-    status, out = await _execute(argv, "")
+async def output(*argv: str, given: str = "") -> str | None:
+    """The output of a command, with `given` as its input; None if it fails.
+
+    Raises Refused if the program is missing or hangs.
+    """
+    status, out = await _execute(argv, given)
     return out if status == 0 else None
 
 
@@ -42,5 +45,5 @@ async def _execute(argv: tuple[str, ...], given: str) -> tuple[int, str]:
 
 def refused(detail: str) -> Refused:
     what = "the firewall of this node cannot protect it from its guests"
-    how = "run the node as root with iptables and ebtables installed, or set NEBULA_GUEST_FIREWALL=false"
+    how = "run the node as root with iptables, ebtables and nft installed, or set NEBULA_GUEST_FIREWALL=false"
     return Refused(f"{what}: {detail}; {how}, then start the VM", code="filter_missing")

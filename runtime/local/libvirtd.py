@@ -211,6 +211,7 @@ async def _start_daemons() -> tuple[int, ...]:
         ("qemu-system-aarch64", "qemu-system-arm") if on_arm() else ("qemu-system-x86_64", "qemu-system-x86"),
         ("dnsmasq", "dnsmasq-base"),
         ("iptables", "iptables"),
+        ("nft", "nftables"),
     ):
         if find_program(program) is None:
             raise ServerError(f"{program} is missing: run `make setup`, or apt-get install {package}")

@@ -26,7 +26,7 @@ class NodeSettings(Common):
     libvirt_uri: str = "qemu:///system"
     #: libvirt network of the guests
     network: str = "default"
-    #: rules of iptables and ebtables protect this host, and projects from each other; without them no guest starts
+    #: rules of nftables and iptables protect guests from each other, and this host; without them none starts
     guest_firewall: bool = True
     #: base URL of the cloud-init data source for guests of this node
     seed_url: Annotated[str, AfterValidator(checks.directory_url)] = "http://192.168.122.1:8775/"

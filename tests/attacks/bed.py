@@ -1,8 +1,7 @@
-"""A host with a libvirt network, its filters and its firewall, and guests that are network namespaces.
+"""A host with a libvirt network and its firewall, and guests that are network namespaces.
 
-Nothing is booted. The filters are libvirt's own on the interfaces of guests (nwfilter bindings), the firewall is the
-one of the node daemon, the DHCP server is the network's dnsmasq. All is in namespaces, so other users of the machine
-are not affected.
+Nothing is booted. The firewall is the one of the node daemon, the DHCP server is the network's dnsmasq. All is in
+namespaces, so other users of the machine are not affected.
 """
 
 import asyncio
@@ -16,12 +15,11 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import libvirt
 
 from domain.mac import derived
-from node_daemon.hypervisor import guest_filter, networks
+from node_daemon.hypervisor import networks
 from node_daemon.hypervisor.host_names import HostNames
 from tests.attacks import frames
 from tests.node_daemon.own_libvirt import OwnLibvirt, own_libvirt
@@ -33,18 +31,23 @@ BRIDGE, HOST, SEED = "virbr0", "192.168.122.1", 8775
 OUTSIDE, UPLINK = "198.51.100.1", "198.51.100.2"
 
 FIREWALL = """
-import json, sys, uvloop
+import asyncio, json, libvirt, sys, uvloop
 from pathlib import Path
+from node_daemon.hypervisor import networks
 from node_daemon.hypervisor.host_names import HostNames
 from node_daemon.network import host_firewall
 async def main():
-    firewall = host_firewall.HostFirewall(HostNames(Path(sys.argv[1])), [("198.51.100.1", 4222)])
+    connection = libvirt.open(sys.argv[2])
+    network = lambda: asyncio.to_thread(networks.describe, connection, "default")
+    firewall = host_firewall.HostFirewall(HostNames(Path(sys.argv[1])), network, [("198.51.100.1", 4222)])
     for line in sys.stdin:
         if firewall._checked is not None:
             firewall._checked -= host_firewall.CHECK_SECONDS
-        async with firewall.starting(sys.argv[2]):
-            pass
-        await firewall.keep(json.loads(line), sys.argv[2:])
+        projects, macs = json.loads(line)
+        for vm, mac in macs.items():
+            async with firewall.starting(vm, mac, sys.argv[3]):
+                pass
+        await firewall.keep(projects, sys.argv[3:], macs)
         print("done", flush=True)
 uvloop.run(main())
 """
@@ -144,7 +147,7 @@ class Bed:
         return b"mark" + os.urandom(8) + self.marks.to_bytes(4, "big")
 
     async def guest(self, name: str, project: str) -> Guest:
-        """A guest without an address. Nothing limits it yet."""
+        """A guest without an address. Nothing limits it before the next `protect`."""
         vm = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
         tap, space, mac = self.names.tap(vm), f"nba{os.getpid()}-{name}", derived(vm)
         self.namespace(space)
@@ -169,25 +172,17 @@ class Bed:
         assert agent.stdout.readline() == '"ready"\n'
         return agent
 
-    def limit(self, guest: Guest) -> None:
-        """Put the filter on a guest's interface, as at the start of a domain."""
-        wanted = guest_filter.prepare(self.connection, networks.activate(self.connection, "default"), self.names)
-        reference = ET.tostring(wanted.reference(), encoding="unicode")
-        self.connection.nwfilterBindingCreateXML(
-            f"<filterbinding><owner><name>{guest.vm}</name><uuid>{guest.vm}</uuid></owner>"
-            f"<portdev name='{self.names.tap(guest.vm)}'/><mac address='{guest.mac}'/>{reference}</filterbinding>"
-        )
-
     def protect(self, *seed_urls: str) -> list[str]:
         """Let the node daemon's firewall make its rules for all guests. What it says."""
         if self.firewall is None:
             urls = (f"http://{HOST}:{SEED}/", *seed_urls)
-            self.firewall = self.start(
-                (*self.host.enter, "--mount"), sys.executable, "-c", FIREWALL, str(self.names.folder), *urls
-            )
+            command = (sys.executable, "-c", FIREWALL, str(self.names.folder), self.own.uri, *urls)
+            self.firewall = self.start((*self.host.enter, "--mount"), *command)
         child = self.firewall
         assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(json.dumps({each.vm: each.project for each in self.guests.values()}) + "\n")
+        guests = self.guests.values()
+        given = [{each.vm: each.project for each in guests}, {each.vm: each.mac for each in guests}]
+        child.stdin.write(json.dumps(given) + "\n")
         child.stdin.flush()
         said: list[str] = []
         while (line := child.stdout.readline()) not in ("done\n", ""):
@@ -246,6 +241,19 @@ class Bed:
 
         offered = await exchange(frames.DISCOVER, frames.OFFER)
         return await exchange(frames.REQUEST, frames.ACK, requested=offered, server=HOST)
+
+    def give(self, guest: Guest, address: str, server: str = HOST, to: str | None = None) -> None:
+        """Let the host send the answer by which a DHCP server gives an address to a guest."""
+        message = frames.dhcp(frames.ACK, guest.mac, 1, given=address, server=server)
+        packet = frames.ipv4(server, "255.255.255.255", frames.UDP, frames.udp(67, 68, message))
+        self.host.send(frames.ethernet(self.host.mac, to or guest.mac, frames.IPV4, packet))
+
+    def end_firewall(self) -> None:
+        """Kill the node daemon's firewall."""
+        assert self.firewall is not None
+        self.firewall.kill()
+        self.firewall.wait()
+        self.firewall = None
 
     def own_arp(self, guest: Guest) -> bytes:
         """What every guest may send."""

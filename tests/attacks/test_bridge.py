@@ -10,10 +10,8 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-import libvirt
 import pytest
 
-from node_daemon.hypervisor import guest_filter
 from tests.attacks import frames
 from tests.attacks.bed import BRIDGE, HOST, OUTSIDE, SEED, Bed, Guest, bed, discovery
 from tests.attacks.frames import ARP, IPV4, UDP
@@ -51,7 +49,6 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
         guests = [await made.guest(name, project) for name, project in (("me", "a"), ("other", "b"), ("friend", "a"))]
         made.protect()
         for guest in guests:
-            made.limit(guest)
             await made.lease(guest)
         yield Scene(made, *guests)
 
@@ -64,6 +61,14 @@ def port_of(scene: Scene, guest: Guest) -> str:
         for entry in json.loads(scene.bed.host.run("bridge", "-j", "fdb", "show", "br", BRIDGE))
         if entry["mac"] == guest.mac and "vlan" not in entry
     )
+
+
+async def claims(bed: Bed, guest: Guest, address: str, allowed: Guest | None = None) -> bool:
+    """Whether the host hears that an address is the guest's. `allowed`: a guest whose frames arrive."""
+    mark = bed.mark()
+    guest.send(frames.ethernet(guest.mac, frames.BROADCAST, ARP, frames.arp(1, (guest.mac, address))) + mark)
+    await bed.settled(allowed or guest)
+    return bed.host.has(mark)
 
 
 def neighbours(scene: Scene, address: str) -> set[str]:
@@ -138,8 +143,6 @@ async def test_nobody_gets_the_address_of_a_neighbour_by_its_name(scene: Scene) 
     bed = scene.bed
     named, thief = await bed.guest("named", "b"), await bed.guest("thief", "a")
     bed.protect()
-    for guest in (named, thief):
-        bed.limit(guest)
     name = b"\1" + frames.mac(named.mac)
     await bed.lease(named, name)
     await bed.lease(thief, name)
@@ -200,17 +203,85 @@ async def test_what_is_denied_is_logged(scene: Scene) -> None:
     assert "packets of guests to what they must not reach were dropped" in " ".join(said)
 
 
-async def test_filters_of_an_earlier_version_are_replaced_and_removed(scene: Scene) -> None:
-    connection, names = scene.bed.connection, scene.bed.names
-    dual, parts = names.filter("dual"), names.filter("arp")
-    connection.nwfilterDefineXML(f"<filter name='{parts}' chain='arp-guest'/>")
-    connection.nwfilterLookupByName(dual).undefine()
-    connection.nwfilterDefineXML(f"<filter name='{dual}' chain='root'><filterref filter='{parts}'/></filter>")
-    network = connection.networkLookupByName("default")
-    guest_filter.prepare(connection, network, names)
-    assert parts not in connection.nwfilterLookupByName(dual).XMLDesc()
-    guest_filter.remove(connection, names)
-    for removed in (dual, parts):
-        with pytest.raises(libvirt.libvirtError):
-            connection.nwfilterLookupByName(removed)
-    connection.nwfilterLookupByName(names.filter("single"))  # guests use it
+async def test_a_table_that_was_removed_is_made_again_with_the_addresses(scene: Scene) -> None:
+    bed, me, friend = scene.bed, scene.me, scene.friend
+    bed.protect()
+    await bed.lease(me)
+    bed.host.run("nft", "delete", "table", "bridge", f"nebula-{bed.names.word}")
+    assert await claims(bed, me, friend.ip), "without it, all is open"
+    said = bed.protect()
+    assert "the rules for the frames of guests were changed" in " ".join(said)
+    assert not await claims(bed, me, friend.ip)
+    assert await claims(bed, me, me.ip), "the addresses of guests are known still"
+    assert await claims(bed, friend, friend.ip)
+
+
+async def test_a_changed_table_is_repaired(scene: Scene) -> None:
+    bed, me, friend = scene.bed, scene.me, scene.friend
+    table, tap = f"nebula-{bed.names.word}", bed.names.tap(me.vm)
+    bed.protect()
+    await bed.lease(me)
+    bed.host.run("nft", "flush", "chain", "bridge", table, f"sends-{tap}")
+    assert not await claims(bed, me, me.ip, friend), "a guest without rules is closed"
+    bed.protect()
+    assert await claims(bed, me, me.ip)
+    bed.host.run("nft", "insert", "rule", "bridge", table, "from", "accept")
+    assert await claims(bed, me, friend.ip)
+    bed.protect()
+    assert not await claims(bed, me, friend.ip)
+    assert await claims(bed, me, me.ip)
+
+
+async def test_another_process_of_the_daemon_keeps_the_addresses(scene: Scene) -> None:
+    bed, me, friend = scene.bed, scene.me, scene.friend
+    bed.protect()
+    bed.give(me, "192.168.122.200")  # no lease of the network's own server
+    bed.end_firewall()
+    assert not await claims(bed, me, friend.ip, friend), "it is closed also without a daemon"
+    bed.protect()
+    assert await claims(bed, me, "192.168.122.200", friend)
+    assert not await claims(bed, me, friend.ip, friend)
+    await bed.lease(me)
+
+
+async def test_addresses_of_guests_that_have_ended_are_free(scene: Scene) -> None:
+    """A lease that the kernel has missed counts, also if it was another guest's address before."""
+    bed, me, friend = scene.bed, scene.me, scene.friend
+    await bed.lease(me)
+    bed.end_firewall()
+    table = f"nebula-{bed.names.word}"
+    bed.host.run("nft", "delete", "element", "bridge", table, "owners", f"{{ {me.ip} }}")
+    bed.host.run("nft", "add", "element", "bridge", table, "owners", f"{{ {me.ip} : 999 }}")
+    assert not await claims(bed, me, me.ip, friend)
+    bed.protect()
+    assert await claims(bed, me, me.ip, friend)
+
+
+async def test_an_address_belongs_to_the_guest_that_it_was_given_to_last(scene: Scene) -> None:
+    bed = scene.bed
+    before, after = await bed.guest("before", "a"), await bed.guest("after", "a")
+    bed.protect()
+    await bed.lease(before)
+    assert await claims(bed, before, before.ip)
+    bed.give(after, before.ip)
+    assert await claims(bed, after, before.ip, scene.friend)
+    assert not await claims(bed, before, before.ip, scene.friend)
+
+
+async def test_only_answers_of_the_networks_own_server_count(scene: Scene) -> None:
+    bed, me = scene.bed, scene.me
+    bed.protect()
+    bed.give(me, "192.168.122.201", server="192.168.122.250")
+    assert not await claims(bed, me, "192.168.122.201", scene.friend)
+    bed.give(me, "192.168.122.201")
+    assert await claims(bed, me, "192.168.122.201", scene.friend)
+    bed.give(scene.friend, "192.168.122.202", to=frames.BROADCAST)
+    assert not await claims(bed, me, "192.168.122.202", scene.friend), "all guests got the answer"
+
+
+async def test_frames_with_foreign_addresses_are_counted(scene: Scene) -> None:
+    bed, me = scene.bed, scene.me
+    bed.protect()
+    assert not await claims(bed, me, scene.friend.ip, scene.friend)
+    said = " ".join(bed.protect())
+    assert "nftables bridge" in said and me.mac in said

@@ -78,7 +78,6 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
         made.protect(f"http://{HOST}:{BOTH}/")
         secrets = {"owner": "O" * 32, "thief": "T" * 32}
         for guest in (owner, thief):
-            made.limit(guest)
             await made.lease(guest)
         seeds = json.dumps({secrets["owner"]: json.loads(seed(owner)), secrets["thief"]: json.loads(seed(thief))})
         inside = (*made.host.enter, "--mount")

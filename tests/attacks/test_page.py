@@ -9,6 +9,10 @@ NAMED = set(re.findall(r"`(tests/[a-z0-9_/]+\.py)::(test_\w+)`", (ROOT / "docs" 
 #: Tests of attacks that show that others can fail, or that belong to another one.
 BESIDE = {
     ("tests/attacks/test_frames.py", "test_without_filters_all_of_it_arrives"),
+    ("tests/attacks/test_bridge.py", "test_a_table_that_was_removed_is_made_again_with_the_addresses"),
+    ("tests/attacks/test_bridge.py", "test_a_changed_table_is_repaired"),
+    ("tests/attacks/test_bridge.py", "test_another_process_of_the_daemon_keeps_the_addresses"),
+    ("tests/attacks/test_bridge.py", "test_addresses_of_guests_that_have_ended_are_free"),
     ("tests/attacks/test_bridge.py", "test_an_answer_for_a_neighbour_gives_no_right_to_its_address"),
 }
 

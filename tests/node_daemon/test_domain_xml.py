@@ -17,7 +17,6 @@ from domain.base import Resources
 from domain.contract import NOWHERE, Firmware, ImageSource, Place, SeedMedium, Watchdog
 from domain.contract.wanted import Rescue
 from node_daemon.hypervisor.domain_xml import NAMESPACE, Tag, parse_tag, render
-from node_daemon.hypervisor.guest_filter import GuestFilter
 from node_daemon.hypervisor.hypervisor import Boot, Overlay
 from node_daemon.hypervisor.libvirt_adapter import NAMES
 from node_daemon.hypervisor.machine import AARCH64, X86_64, Machine, VirtType
@@ -78,8 +77,8 @@ KNOWN_TO_OLD = [name for name, (_, _, machine) in CASES.items() if machine is no
 
 def rendered(name: str) -> str:
     virt_type, made_from, machine = CASES[name]
-    limits = None if virt_type == "test" else GuestFilter(NAMES, dhcp_server="192.168.122.1")
-    return render(made_from, virt_type=virt_type, network="default", machine=machine, guest_filter=limits) + "\n"
+    tap = None if virt_type == "test" else NAMES.tap(made_from.wanted.vm)
+    return render(made_from, virt_type=virt_type, network="default", machine=machine, tap=tap) + "\n"
 
 
 def golden(name: str) -> Path:

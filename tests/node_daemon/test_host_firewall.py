@@ -44,18 +44,23 @@ FIREWALL = """
 import json, sys, uvloop
 from pathlib import Path
 from node_daemon.network import host_firewall
+from node_daemon.hypervisor.guest_network import GuestNetwork
 from node_daemon.hypervisor.host_names import HostNames
 from runtime import logs
 async def main():
     names = HostNames(Path(sys.argv[1]))
     told = lambda *what: print("told", *what, sep="|")
-    firewall = host_firewall.HostFirewall(names, [("198.51.100.1", 4222)], dropped=told)
+    leases = {}
+    async def network():
+        return GuestNetwork(leases=leases)
+    firewall = host_firewall.HostFirewall(names, network, [("198.51.100.1", 4222)], dropped=told)
     for line in sys.stdin:
-        guests, seeds, macs = json.loads(line)
+        guests, seeds, macs, addresses = json.loads(line)
+        leases.update(addresses)
         if firewall._checked is not None:
             firewall._checked -= host_firewall.CHECK_SECONDS
         if seeds:
-            async with firewall.starting(seeds[0]):
+            async with firewall.starting("nobody", "52:54:00:00:00:01", seeds[0]):
                 pass
         await firewall.keep(guests, seeds, macs)
         print("done", flush=True)
@@ -110,7 +115,10 @@ class Net:
             self.firewalls[folder] = self.start("host", FIREWALL, folder)
         child = self.firewalls[folder]
         assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(json.dumps([guests, seeds or [f"http://{HOST}:{SEED}/secret/"], macs or {}]) + "\n")
+        addresses = {vm: address for vm, (_, address) in GUESTS.items()} | {OTHER: OTHER_ADDRESS}
+        leases = {addresses[vm]: mac for vm, mac in self.macs(*guests).items()}
+        urls = seeds or [f"http://{HOST}:{SEED}/secret/"]
+        child.stdin.write(json.dumps([guests, urls, self.macs(*guests) if macs is None else macs, leases]) + "\n")
         child.stdin.flush()
         said: list[str] = []
         while (line := child.stdout.readline()) not in ("done\n", ""):
@@ -139,7 +147,7 @@ class Net:
         self.run(vm, "ip", "route", "add", "default", "via", HOST)
 
     def rules(self) -> str:
-        lists = (
+        lists: tuple[str, ...] = (
             "iptables -S",
             "iptables -t mangle -S",
             "ip6tables -S",
@@ -147,6 +155,8 @@ class Net:
             "ebtables -t nat -L",
             "ebtables -t filter -L",
         )
+        tables = self.run("host", *["nft", "list", "tables", "bridge"]).splitlines()
+        lists += tuple(f"nft -s list {table}" for table in tables if "nebula-" in table)
         return "\n".join(self.run("host", *each.split()) for each in lists)
 
 
@@ -375,14 +385,16 @@ def test_a_guest_may_start_after_its_daemon_has_ended(net: Net, tmp_path: Path) 
     code = f"""
 import asyncio, contextlib, sys
 from pathlib import Path
-from node_daemon.hypervisor.hypervisor import Refused
+from node_daemon.hypervisor.guest_network import GuestNetwork
 from node_daemon.hypervisor.hypervisor import Refused
 from node_daemon.network.host_firewall import HostFirewall
 from node_daemon.hypervisor.host_names import HostNames
 async def main(error):
-    firewall = HostFirewall(HostNames(Path({str(tmp_path)!r})))
+    async def network():
+        return GuestNetwork()
+    firewall = HostFirewall(HostNames(Path({str(tmp_path)!r})), network)
     with contextlib.suppress(error):
-        async with firewall.starting("http://{HOST}:{SEED}/"):
+        async with firewall.starting("vm", "52:54:00:00:00:01", "http://{HOST}:{SEED}/"):
             raise error("start")
     await firewall.close()
 asyncio.run(main({{"unknown": TimeoutError, "refused": Refused}}[sys.argv[1]]))
