@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping
 from typing import Any
 
 from nats.aio.client import Client, Srv
@@ -22,7 +21,7 @@ from nats.protocol.command import hpub_cmd, pub_cmd
 
 from runtime import logs
 from runtime.bus.accounts.table import API
-from runtime.bus.headers import fit, parsed
+from runtime.bus.headers import header_block, parsed
 from runtime.bus.login import EXPIRED, advice, login, refusal, refuses, tls_of
 from runtime.bus.transport import TcpStream
 from runtime.settings import Common
@@ -200,18 +199,6 @@ def expire(answer: asyncio.Future[Msg]) -> None:
     """End the wait for an answer with a time-out."""
     if not answer.done():
         answer.set_exception(NatsTimeout())
-
-
-def header_block(headers: Mapping[str, str]) -> bytes | None:
-    """The headers in the format of the NATS protocol; None if nats-py has to encode them, because it may refuse a name
-    or change a value."""
-    if not fit(headers.keys()):
-        return None
-    # Join, do not format: nats-py's own header names are members of an Enum, which format() renders differently.
-    lines = "\r\n".join([name + ": " + value.strip() for name, value in headers.items()])
-    if lines.count("\r") + 1 != len(headers) or lines.count("\n") + 1 != len(headers):
-        return None
-    return f"NATS/1.0\r\n{lines}\r\n\r\n".encode()
 
 
 async def publish_bytes(nc: Client, subject: bytes, reply: str, block: bytes, payload: bytes) -> None:

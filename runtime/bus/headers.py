@@ -1,4 +1,4 @@
-"""The headers of a NATS message, parsed from bytes that anybody may have written.
+"""The headers of a NATS message, as the block of our messages, and parsed from bytes that anybody may have written.
 
 Parsing never raises. nats-py's own parser may raise on malformed headers, and then the connection is not read any more.
 Names are ASCII tokens. Values are UTF-8 without spaces at both ends; bytes that are not UTF-8 are replaced. If a name
@@ -16,6 +16,9 @@ FIRST_LINE = b"NATS/1.0"
 _fit: set[str] = set()
 """Cache of names that are valid tokens; usually a few dozen."""
 _MOST_FIT = 1000
+_MOST_FORMS = 256
+_forms: dict[tuple[str, ...], str] = {}
+"""Cache of formats for blocks, by sequence of names."""
 _VALUE = ": ([!-~]++)\r\n"
 """A value as the platform writes it: visible ASCII without a space."""
 _MOST_USUAL, _MOST_ALIKE, _LONGEST = 64, 8, 1000
@@ -45,6 +48,36 @@ def parsed(block: bytes) -> dict[str, str] | None:
     if found is None and (found := _plain(rest)):
         _remember(found)
     return found or _odd(block, rest, {})
+
+
+def header_block(headers: Mapping[str, str]) -> bytes | None:
+    """The headers in the format of the NATS protocol; None if nats-py has to encode them, because it may refuse a name
+    or change a value."""
+    names = tuple(headers)
+    form = _forms.get(names)
+    if form is None and (form := _form(names)) is None:
+        return None
+    values = tuple(map(str.strip, headers.values()))
+    text = "".join(values)
+    if "\r" in text or "\n" in text:
+        return None
+    return (form % values).encode()
+
+
+def _form(names: tuple[str, ...]) -> str | None:
+    """The block of headers with these names, a format for their values; None if a name is invalid.
+
+    It is cached, since messages have few sets of names.
+    """
+    if not fit(dict.fromkeys(names).keys()):
+        return None
+    # Join, do not format: nats-py's own header names are members of an Enum, which format() renders differently.
+    form = "\r\n".join(["NATS/1.0", *[name.replace("%", "%%") + ": %s" for name in names], "", ""])
+    if len(_forms) >= _MOST_FORMS:
+        _forms.clear()
+    if len(form) <= _LONGEST:
+        _forms[names] = form
+    return form
 
 
 def fit(names: KeysView[str]) -> bool:
