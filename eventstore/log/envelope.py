@@ -6,7 +6,6 @@ more.
 """
 
 import base64
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from domain.base import Event, optional
-from eventstore.log.layout import layout
+from eventstore.log.digest import digest
 from eventstore.log.macs import MAC, EventKeys, Fault
 from eventstore.log.upcast import TYPE_VERSION, opened
 from runtime import subjects
@@ -247,13 +246,6 @@ def has_infinity(value: Any) -> bool:
             return any(has_infinity(each) for each in value)
         case _:
             return False
-
-
-def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:
-    """SHA-256, in hex, of subject, `ce-` headers (sorted by name, one `name: value` line each) and body."""
-    found = layout(tuple(headers))
-    text = found.text % (subject, *map(headers.__getitem__, found.digested))
-    return hashlib.sha256(text.encode(errors="replace") + body).hexdigest()
 
 
 def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) -> tuple[dict[str, str], bytes]:

@@ -1,6 +1,8 @@
 """Values that depend only on the names of a message's headers. Events have few sets of names, so they are cached."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 STORED_AT = "Nebula-Stored-At"
 
@@ -12,11 +14,12 @@ _layouts: dict[tuple[str, ...], "Layout"] = {}
 class Layout:
     """`of_storage`: names of headers that the server or a restore added. `digested`: names that a digest covers.
 
-    `text`: the digested text up to the body, a format for the subject and the values of `digested`.
+    `text`: the digested text up to the body, a format for the subject and what `values` takes from the headers.
     """
 
     of_storage: tuple[str, ...]
     digested: tuple[str, ...]
+    values: Callable[[Mapping[str, str]], tuple[str, ...]]
     text: str
 
 
@@ -40,5 +43,13 @@ def _made(names: tuple[str, ...]) -> Layout:
     return Layout(
         of_storage=tuple(name for name in names if name.startswith("Nats-") or name == STORED_AT),
         digested=tuple(digested),
+        values=_getter(digested),
         text="\n".join(["%s", *[name.replace("%", "%%") + ": %s" for name in digested], "", ""]),
     )
+
+
+def _getter(names: Sequence[str]) -> Callable[[Mapping[str, str]], tuple[str, ...]]:
+    """Takes the values of these names from headers."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda headers: tuple([headers[name] for name in names])

@@ -7,16 +7,21 @@ itself: chains, checkpoints and archives are the same with and without MACs.
 
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 MAC = "Nebula-Mac"
 KEY_SIZE = 32
 
 _LABEL = b"nebula event 1 "
-_TAG = 16
-"""Bytes of a tag."""
+_TAG = 32
+"""Hex digits of a tag."""
+_BLOCK = 64
+"""Bytes that SHA-256 reads at a time."""
+_INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
+"""The pads of HMAC (RFC 2104), as tables for `bytes.translate`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +45,19 @@ class EventKeys(Protocol):
         """Why the event at this position was not written by handlers; None if it was."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Key:
     """One key. `until`: the last position of an event that it may sign; None: any position."""
 
     secret: bytes = field(repr=False)
     until: int | None = None
 
-    @property
+    @cached_property
+    def tag(self) -> Callable[[str], str]:
+        """Makes the tag of an event with a digest."""
+        return tagger(self.secret)
+
+    @cached_property
     def id(self) -> str:
         """The name of the key: 8 hex digits, which follow from the key."""
         return hashlib.sha256(b"nebula event key " + self.secret).hexdigest()[:8]
@@ -60,14 +70,14 @@ class Keys:
         self.by_id = keys
         self.signer = signer
         self.since = since
-        self._secret = keys[signer].secret
+        self._tag = keys[signer].tag
         self._prefix = f"{signer}:"
 
     def ready(self) -> None:
         """There are keys."""
 
     def mac(self, digest: str) -> str:
-        return self._prefix + tag(self._secret, digest)
+        return self._prefix + self._tag(digest)
 
     def fault(self, position: int, digest: str, mac: str | None) -> Fault | None:
         if position <= self.since:
@@ -78,13 +88,31 @@ class Keys:
         key = self.by_id.get(id_)
         if key is None:
             return Fault("forged", "the MAC of the event names a key that is not in the file of event keys")
-        if not hmac.compare_digest(tag(key.secret, digest).encode(), given.encode(errors="replace")):
+        if not hmac.compare_digest(key.tag(digest).encode(), given.encode(errors="replace")):
             return Fault("forged", "the MAC of the event is wrong: handlers did not write it, or it was altered")
         if key.until is not None and position > key.until:
             return Fault("forged", f"the MAC of the event is of key {id_}, which signs nothing after {key.until}")
         return None
 
 
-def tag(secret: bytes, digest: str) -> str:
-    """The tag of an event with this digest: 32 hex digits."""
-    return hmac.digest(secret, _LABEL + digest.encode(), "sha256")[:_TAG].hex()
+def tagger(secret: bytes) -> Callable[[str], str]:
+    """A function that makes the tag of a digest: 32 hex digits of `hmac.digest`. Raises ValueError if the key has more
+    than 64 bytes.
+
+    The two hashes of an HMAC begin with the key. This part of them is computed once, and OpenSSL does not look up the
+    algorithm for each event.
+    """
+    if len(secret) > _BLOCK:
+        raise ValueError(f"a key has at most {_BLOCK} bytes")
+    block = secret.ljust(_BLOCK, b"\0")
+    inner = hashlib.sha256(block.translate(_INNER) + _LABEL)
+    outer = hashlib.sha256(block.translate(_OUTER))
+
+    def tag(digest: str) -> str:
+        first = inner.copy()
+        first.update(digest.encode())
+        second = outer.copy()
+        second.update(first.digest())
+        return second.hexdigest()[:_TAG]
+
+    return tag

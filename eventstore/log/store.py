@@ -13,7 +13,8 @@ from typing import Generic, TypeVar
 from nats.aio.client import Client
 
 from domain.base import Event, ReferenceChecked
-from eventstore.log.envelope import GENESIS, Context, Recorded, Ref, appended, digest, seal
+from eventstore.log.digest import digest
+from eventstore.log.envelope import GENESIS, Context, Recorded, Ref, appended, seal
 from eventstore.log.frontier import Frontier
 from eventstore.log.group import GroupCommit
 from eventstore.log.jetstream import (

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import TypeVar
 
 from domain.base import Event
-from eventstore.log.envelope import Context, Recorded, Ref, digest, seal
+from eventstore.log.digest import digest
+from eventstore.log.envelope import Context, Recorded, Ref, seal
 from eventstore.log.store import PAGE, Change, Conflict, Loaded, Tip, is_up_to
 from tests.eventstore.log import AT, matches
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings, strategies as st
 from nats.aio.client import Client
 
 from domain.base import Event, Foreign
-from eventstore.log.envelope import GENESIS, Context, Recorded, digest, seal
+from eventstore.log.digest import digest
+from eventstore.log.envelope import GENESIS, Context, Recorded, seal
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
 from runtime.bus.header_text import decoded, encoded

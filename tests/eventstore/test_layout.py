@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from eventstore.log import layout as layouts
-from eventstore.log.envelope import digest
+from eventstore.log.digest import digest
 from eventstore.log.layout import layout
 from eventstore.log.received import own
 
