@@ -77,7 +77,7 @@ class Raw:
     block: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Recorded:
     """One message stored in the log: an event, unless the judge (`judge.py`) decides that it is malformed.
 
@@ -96,6 +96,27 @@ class Recorded:
     """Whether this process appended it, so that its form need not be checked."""
     event_keys: EventKeys | None = field(default=None, repr=False, compare=False)
     """Checks its MAC; None if this reader checks no MACs."""
+
+    def __init__(
+        self,
+        position: int,
+        subject: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        stored_at: datetime,
+        raw: "Raw | None" = None,
+        ours: bool = False,
+        event_keys: EventKeys | None = None,
+    ) -> None:
+        known = self.__dict__  # there is one for each message: a frozen dataclass calls a function for each field
+        known["position"] = position
+        known["subject"] = subject
+        known["headers"] = headers
+        known["body"] = body
+        known["stored_at"] = stored_at
+        known["raw"] = raw
+        known["ours"] = ours
+        known["event_keys"] = event_keys
 
     def same_bytes(self, other: "Recorded") -> bool:
         """Whether two messages have the same position and bytes; `stored_at` may differ."""
@@ -190,15 +211,21 @@ class Recorded:
 
 
 def appended(
-    position: int, ref: Ref, headers: Mapping[str, str], body: bytes, event: Event, known_digest: str | None = None
+    position: int,
+    ref: Ref,
+    subject: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    event: Event,
+    known_digest: str | None = None,
 ) -> Recorded:
     """A message that this process has just stored. Its typed event and time are set, so they need not be parsed again.
     `known_digest`: its digest, if it was computed.
 
     The event is left out if a reader would set its `created_by` from the headers and the event does not have it yet.
     """
-    recorded = Recorded(position, ref.subject, headers, body, datetime.now(UTC), ours=True)
-    known = vars(recorded)
+    recorded = Recorded(position, subject, headers, body, datetime.now(UTC), None, True)
+    known = recorded.__dict__
     known["ref"] = ref
     if known_digest is not None:
         known["digest"] = known_digest
@@ -250,26 +277,30 @@ def has_infinity(value: Any) -> bool:
 
 def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) -> tuple[dict[str, str], bytes]:
     """The headers and the body of an event to append."""
+    project, kind, id_ = ref
     at: datetime = optional(event, "at") or datetime.now(UTC)
     operation = optional(event, "operation") or context.operation
-    optional_headers = (
-        (TYPE_VERSION, str(event.VERSION) if event.VERSION > 1 else None),
-        ("ce-credential", context.credential),
-        ("ce-requestid", context.request),
-        ("ce-operationid", operation),
-        ("ce-causationid", context.causation),
-        ("ce-traceparent", context.traceparent),
-    )
     headers = {
         "ce-specversion": "1.0",
-        "ce-id": f"{ref.kind}.{ref.id}:{version}",
+        "ce-id": f"{kind}.{id_}:{version}",
         "ce-type": event.TOPIC,
-        "ce-source": f"/projects/{ref.project}/{ref.kind}s/{ref.id}",
+        "ce-source": f"/projects/{project}/{kind}s/{id_}",
         "ce-time": at.isoformat(),
         "ce-aggregateversion": str(version),
         "ce-actor": encoded(context.actor) or "?",
         "ce-prevhash": previous,
         "content-type": "application/json",
-        **{name: encoded(value) for name, value in optional_headers if value},
     }
+    if event.VERSION > 1:
+        headers[TYPE_VERSION] = str(event.VERSION)
+    if context.credential:
+        headers["ce-credential"] = encoded(context.credential)
+    if context.request:
+        headers["ce-requestid"] = encoded(context.request)
+    if operation:
+        headers["ce-operationid"] = encoded(operation)
+    if context.causation:
+        headers["ce-causationid"] = encoded(context.causation)
+    if context.traceparent:
+        headers["ce-traceparent"] = encoded(context.traceparent)
     return headers, event.__pydantic_serializer__.to_json(event, exclude_none=True)

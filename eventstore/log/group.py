@@ -7,7 +7,7 @@ The outcome of an append does not depend on its batch: if a batch is refused, ea
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eventstore.log.jetstream import Conflict, Message, Stream, TooLarge, TooMany
@@ -26,17 +26,18 @@ class Waiting:
     messages: Sequence[Message]
     stored: "asyncio.Future[int]"
 
-    def size(self) -> int:
-        return sum(len(message.body) for message in self.messages)
-
-    def claims(self) -> Iterator[str]:
-        """Its subjects, and the filters of its expectations. Appends that share one cannot be in the same batch,
-        because the server does not compare the messages of one batch with each other.
+    def size_and_claims(self) -> tuple[int, set[str]]:
+        """The size in bytes, and its subjects with the filters of its expectations. Appends that share one cannot be in
+        the same batch, because the server does not compare the messages of one batch with each other.
         """
-        for message in self.messages:
-            yield message.subject
-            if "*" in (filter_ := message.headers.get(EXPECTED_ON, "")):
-                yield filter_
+        size = 0
+        claims: set[str] = set()
+        for subject, headers, body in self.messages:
+            size += len(body)
+            claims.add(subject)
+            if "*" in (filter_ := headers.get(EXPECTED_ON, "")):
+                claims.add(filter_)
+        return size, claims
 
     def done(self, last: int) -> None:
         if not self.stored.done():
@@ -90,9 +91,9 @@ class GroupCommit:
         count = size = 0
         while self._waiting:
             waiting = self._waiting[0]
-            count, size = count + len(waiting.messages), size + waiting.size()
-            its = set(waiting.claims())
-            if group and (count > MOST or size > MOST_BYTES or its & subjects):
+            its_size, its = waiting.size_and_claims()
+            count, size = count + len(waiting.messages), size + its_size
+            if group and (count > MOST or size > MOST_BYTES or not its.isdisjoint(subjects)):
                 break
             subjects |= its
             group.append(self._waiting.popleft())

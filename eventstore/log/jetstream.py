@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import msgspec
 from eventsourcing.persistence import DataError, IntegrityError, NotSupportedError, OperationalError
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -26,6 +26,8 @@ from runtime.bus.inbox import Inbox
 from runtime.tasks.backoff import Backoff
 
 T = TypeVar("T")
+
+_decoded = msgspec.json.Decoder[Any]().decode
 
 NO_MESSAGE = 10037
 MESSAGE_TOO_LARGE = 10054
@@ -83,8 +85,7 @@ class TooMany(NotSupportedError):
     """More events than the server stores in one batch. Nothing was stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """An event to append. The first one of each subject has the header `EXPECTED`."""
 
     subject: str
@@ -157,7 +158,7 @@ class Stream:
         limit = self._nc.max_payload
         for message in messages:
             headers = message.headers
-            size = len(message.body) + sum(map(len, headers)) + sum(map(len, headers.values())) + 4 * len(headers)
+            size = len(message.body) + len("".join(headers)) + len("".join(headers.values())) + 4 * len(headers)
             size += _OVERHEAD
             if size > limit:
                 raise TooLarge(
@@ -207,7 +208,7 @@ class Stream:
         reply = await self._nc.request(
             message.subject, message.body, timeout=min(self._timeout, ANSWER_SECONDS), headers=headers
         )
-        return json.loads(reply.data) if reply.data else {}
+        return _decoded(reply.data) if reply.data else {}
 
     # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,7 +4,7 @@ Each append states the expected last position of the aggregate; the server compa
 `jetstream.py` does this, and resolves an unknown outcome.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -125,12 +125,6 @@ def first_event(messages: Iterable[Recorded]) -> Recorded | None:
     return None
 
 
-def message_id(headers: Mapping[str, str]) -> str:
-    """The id by which the server finds repeats. It has the MAC, so nobody else can use it up in advance."""
-    mac = headers.get(MAC)
-    return headers["ce-id"] if mac is None else f"{headers['ce-id']}:{mac}"
-
-
 class EventStore:
     """The log of one cloud, through one connection.
 
@@ -164,22 +158,25 @@ class EventStore:
         events are added to the first change. Raises Conflict if an aggregate has another tip now, Unavailable if the
         outcome is unknown within the timeout.
         """
+        keys = self.event_keys
         expected = list(unchanged)
         messages: list[Message] = []
         sealed: list[tuple[Ref, dict[str, str], Event, str | None]] = []
         for change in with_checks(changes, unchanged):
-            version, previous = change.tip.version, change.tip.digest
-            subject = change.tip.ref.subject
+            ref, version, previous = change.tip.ref, change.tip.version, change.tip.digest
+            subject = ref.subject
+            last_index = len(change.events) - 1
             for index, event in enumerate(change.events):
                 version += 1
-                headers, body = seal(change.tip.ref, version, previous, event, context)
+                headers, body = seal(ref, version, previous, event, context)
                 its_digest: str | None = None
-                if self.event_keys is not None or index + 1 < len(change.events):
+                if keys is not None or index < last_index:
                     previous = its_digest = digest(subject, headers, body)
-                if self.event_keys is not None:
-                    headers[MAC] = self.event_keys.mac(previous)
-                sealed.append((change.tip.ref, headers, event, its_digest))
-                sent = {**headers, "Nats-Msg-Id": message_id(headers), "Nats-Expected-Stream": self._log.name}
+                id_ = headers["ce-id"]
+                if keys is not None:
+                    # The MAC is also the id by which the server finds repeats. Nobody else can use it up in advance.
+                    id_ = headers[MAC] = keys.mac(previous)
+                sent = {**headers, "Nats-Msg-Id": id_, "Nats-Expected-Stream": self._log.name}
                 if index == 0:
                     sent[EXPECTED] = str(change.tip.position)
                     if change.alone is not None:
@@ -188,15 +185,15 @@ class EventStore:
                     tip = expected.pop(0)
                     sent[EXPECTED] = str(tip.position)
                     sent[EXPECTED_ON] = tip.ref.subject
+                sealed.append((ref, headers, event, its_digest))
                 messages.append(Message(subject, sent, body))
         if not messages:
             return []
-        last = await self._group.append(messages)
-        first = last - len(messages) + 1
-        recorded = [
-            appended(first + i, ref, headers, message.body, event, its_digest)
-            for i, (message, (ref, headers, event, its_digest)) in enumerate(zip(messages, sealed, strict=True))
-        ]
+        position = await self._group.append(messages) - len(messages)
+        recorded: list[Recorded] = []
+        for message, (ref, headers, event, its_digest) in zip(messages, sealed, strict=True):
+            position += 1
+            recorded.append(appended(position, ref, message.subject, headers, message.body, event, its_digest))
         if self._frontier is not None:
             self._frontier.add_own(recorded)
         return recorded

@@ -30,7 +30,7 @@ RENAMED = ProjectRenamed(**DONE, name="Q")
 
 def own(position: int, tip: Tip, event: Event) -> Recorded:
     headers, body = seal(tip.ref, tip.version + 1, tip.digest, event, Context(actor="a"))
-    return appended(position, tip.ref, headers, body, event)
+    return appended(position, tip.ref, tip.ref.subject, headers, body, event)
 
 
 @pytest.fixture
