@@ -15,7 +15,7 @@ RUN uv pip install --no-cache --no-deps --no-build-isolation --editable .
 FROM python:3.12.12-slim-bookworm
 # The node's part: libvirt's client library, qemu-img and the host's firewall. The daemons are the host's.
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libvirt0 qemu-utils iptables ebtables nftables \
+ && apt-get install -y --no-install-recommends libvirt0 qemu-utils iptables nftables \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --home-dir /var/lib/nebula --create-home nebula
 COPY --from=build /opt/nebula /opt/nebula

@@ -68,7 +68,7 @@ def test_the_node_has_the_rights_of_its_unit_and_the_programs_of_its_firewall() 
     unit = (ROOT / "deploy" / "nebula-node.service").read_text()
     allowed = re.findall(r"CAP_(\w+)", unit.split("CapabilityBoundingSet=")[1].splitlines()[0])
     assert sorted(SERVICES["node"]["cap_add"]) == sorted(allowed)
-    assert re.search(r"apt-get install .*\biptables ebtables\b", DOCKERFILE.split("FROM ")[2])
+    assert re.search(r"apt-get install .*\biptables nftables\b", DOCKERFILE.split("FROM ")[2])
 
 
 @pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" not in service])

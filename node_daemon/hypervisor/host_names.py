@@ -39,7 +39,7 @@ class HostNames:
         return self.taps + _word(vm, 8)
 
     def chain(self, name: str) -> str:
-        """The name of a chain of iptables or ebtables, which may have 28 characters."""
+        """The name of a chain of iptables, which may have 28 characters."""
         return f"NEBULA-{self.word}-{name}"
 
     def mark(self, project: int = 0) -> int:

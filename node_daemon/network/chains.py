@@ -1,4 +1,4 @@
-"""What the rules of iptables and ebtables have in common: jumps come first, and dropped packets are counted."""
+"""Chains of iptables: jumps to ours come first. And the numbers of dropped packets."""
 
 import re
 from collections import Counter
@@ -11,7 +11,7 @@ from runtime import logs
 log = logs.get(__name__)
 
 _OURS = re.compile(r"-j NEBULA-\w{4}-[A-Z]+")
-_DROPPED = re.compile(r"-c (\d+) \d+ -j DROP|-j DROP\s*, pcnt = (\d+)")
+_DROPPED = re.compile(r"-c (\d+) \d+ -j DROP")
 _SENDER = re.compile(r"--mac-source ([0-9A-Fa-f:]{17})")
 
 
@@ -31,7 +31,7 @@ class Dropped:
         for line in lines:
             if match := _DROPPED.search(line):
                 sender = _SENDER.search(line)
-                packets[sender[1].lower() if sender else ""] += int(match[1] or match[2])
+                packets[sender[1].lower() if sender else ""] += int(match[1])
         self.count(place, packets)
 
     def count(self, place: str, packets: Mapping[str, int]) -> None:
@@ -68,6 +68,6 @@ async def put_first(listed: Sequence[str], command: Sequence[str], chain: str, j
 
 def leads(lines: Sequence[str], jump: str) -> bool:
     """Whether a chain has this jump once, with nothing before it but jumps of Nebula's nodes."""
-    rules = [line for line in lines if line and not line.startswith(("-P", "-N", "Bridge"))]
+    rules = [line for line in lines if line and not line.startswith(("-P", "-N"))]
     places = [place for place, line in enumerate(rules) if line.rstrip().endswith(jump)]
     return len(places) == 1 and all(_OURS.search(line) for line in rules[: places[0]])

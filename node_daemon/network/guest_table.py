@@ -1,20 +1,24 @@
-"""The table of nftables for the frames of guests: no guest can use the addresses of another one.
+"""The table of nftables for the frames of guests: none uses the addresses of another one, or reaches other projects.
 
 - A guest sends with its own MAC address, from IPv4 addresses that the DHCP server of the network gave it. The kernel
   learns them from the server's answers: an address belongs to the guest that it was given to last.
 - A guest cannot be a DHCP server. It sends and gets nothing but IPv4 and ARP; on a network with IPv6 also IPv6, but no
   router advertisements, no redirects and no answers of a DHCP server.
 
+- A guest gets nothing from guests of other projects on this host, neither over the bridge nor by way of the host.
+
 Each guest has two chains, one for what it sends and one for what it gets. Maps name them by the guest's interface; an
-interface of this node without chains is closed. Inside the table, the mark of a frame is the number of the guest that
-its sender's address belongs to. The table comes before the rules of ebtables, which set marks of their own.
+interface of this node without chains is closed. While a frame is checked, its mark is the number of the guest that its
+sender's address belongs to. Then it is the mark of its project, which others that see the packet know it by.
 """
 
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import astuple, dataclass, replace
 
 from node_daemon.hypervisor.guest_network import GuestNetwork
-from node_daemon.hypervisor.host_names import HostNames
+from node_daemon.hypervisor.host_names import GUEST, GUEST_MASK, HostNames
 from node_daemon.hypervisor.hypervisor import Unreachable
 from node_daemon.network.chains import Dropped
 from node_daemon.network.programs import output, refused, run
@@ -29,15 +33,24 @@ PLACE = "nftables bridge"
 #: Number of tries to change a table that the kernel changes too.
 TRIES = 3
 
-_LEARNED = re.compile(r"(?:map owners|set dropped) \{.*?\n\t\}", re.DOTALL)
+_LEARNED = re.compile(r"(?:map owners|set dropped|set denied) \{.*?\n\t\}", re.DOTALL)
 _OWNER = re.compile(r"(\d+\.\d+\.\d+\.\d+) : (0x[0-9a-f]+)")
-_COUNT = re.compile(r'"(nbl\w+)" counter packets (\d+)')
+_COUNT = re.compile(r'"?(nbl\w+|[0-9a-f:]{17})"? counter packets (\d+)')
 _CHAIN = re.compile(r"chain (?:sends|gets)-(nbl\w+) \{")
 _GUEST = re.compile(
     r"chain sends-(nbl\w+) \{[^}]*?\tether saddr != ([0-9a-f:]{17}) jump refuse\n"
-    r"[^}]*?\tmeta mark (0x[0-9a-f]+) meta mark set 0x0+ accept\n"
+    r"[^}]*?\tmeta mark (0x[0-9a-f]+) meta mark set (0x[0-9a-f]+) accept\n"
 )
 _ELEMENTS = re.compile(r"elements = \{([^}]*)\}")
+
+
+@dataclass(frozen=True)
+class Chains:
+    """What the chains of a guest depend on. `number`: no other guest has it. `mark`: of its project's packets."""
+
+    mac: str
+    number: int
+    mark: int
 
 
 class GuestTable:
@@ -48,8 +61,8 @@ class GuestTable:
         self._describe = describe
         self._dropped = dropped
         self._table = name_of(names)
-        #: the MAC address and the number of each guest, by interface. No number is used twice.
-        self._guests: dict[str, tuple[str, int]] = {}
+        #: by interface
+        self._guests: dict[str, Chains] = {}
         self._last = 0
         self._owners: Mapping[str, int] = {}
         #: the network and the rules that were made, and the table as it was listed then; None if guests came since
@@ -57,32 +70,38 @@ class GuestTable:
         self._made: list[str] = []
         self._listed: str | None = None
 
-    async def admit(self, vm: str, mac: str) -> None:
-        """Let a guest that starts now use the network. Raises Refused."""
+    @property
+    def marks(self) -> set[int]:
+        """The marks of guests that run or start."""
+        return {each.mark for each in self._guests.values()}
+
+    async def admit(self, vm: str, mac: str, project: int) -> None:
+        """Let a guest that starts now use the network. `project`: the number of its project. Raises Refused."""
         tap = self._names.tap(vm)
         if self._network is None:
             await self.check()
-        self._note(tap, mac)
+        self._note(tap, mac, project)
         self._listed = None
         if self._network is None or not await self._load(self._guest(tap, self._network)):
             self._warn()
             await self.check()
 
-    async def keep(self, macs: Mapping[str, str], starting: Collection[str] = ()) -> None:
-        """Keep the chains of running guests, by VM, and of those that start. Raises Refused."""
-        wanted = {self._names.tap(vm): mac.lower() for vm, mac in macs.items()}
+    async def keep(self, guests: Mapping[str, tuple[str, int]], starting: Collection[str] = ()) -> None:
+        """Keep the chains of running guests, and of those that start. Raises Refused.
+
+        `guests`: the MAC address and the number of the project of each VM.
+        """
         if self._network is None:
             await self.check()
-        known = {tap: mac for tap, (mac, _) in self._guests.items()}
-        ended = known.keys() - wanted.keys() - self._names.interfaces() - {self._names.tap(vm) for vm in starting}
-        if not ended and wanted.items() <= known.items():
-            return
-        for tap, mac in wanted.items():
-            self._note(tap, mac)
-        for tap in ended:
+        before = dict(self._guests)
+        wanted = {self._names.tap(vm): guest for vm, guest in guests.items()}
+        for tap in before.keys() - wanted.keys() - self._names.interfaces() - {self._names.tap(vm) for vm in starting}:
             del self._guests[tap]
-        self._listed = None
-        await self.check()
+        for tap, guest in wanted.items():
+            self._note(tap, *guest)
+        if self._guests != before:
+            self._listed = None
+            await self.check()
 
     async def check(self) -> None:
         """Make the table again if it is missing or was changed. What the kernel has learned stays. Raises Refused."""
@@ -117,10 +136,12 @@ class GuestTable:
         """Change the table in one step. Returns whether it worked. Raises Refused if there is no `nft`."""
         return await output("nft", "-f", "-", given="\n".join((*lines, ""))) is not None
 
-    def _note(self, tap: str, mac: str) -> None:
-        if self._guests.get(tap, ("", 0))[0] != mac.lower():
+    def _note(self, tap: str, mac: str, project: int) -> None:
+        known, mac = self._guests.get(tap), mac.lower()
+        if known is None or known.mac != mac:
             self._last += 1
-            self._guests[tap] = mac.lower(), self._last
+            known = Chains(mac, self._last, 0)
+        self._guests[tap] = replace(known, mark=self._names.mark(project))
 
     def _learn(self, listed: str | None) -> None:
         """Note what the kernel knows: the owners of addresses, the frames that it dropped, and earlier numbers."""
@@ -129,17 +150,17 @@ class GuestTable:
         learned = "".join(_LEARNED.findall(listed))
         self._owners = {match[1]: int(match[2], 16) for match in _OWNER.finditer(learned)}
         if self._network is None:  # guests of an earlier process
-            earlier = {match[1]: (match[2], int(match[3], 16)) for match in _GUEST.finditer(listed)}
-            self._guests = earlier | self._guests
-        self._last = max(self._last, *self._owners.values(), *(number for _, number in self._guests.values()), 0)
-        macs = {tap: mac for tap, (mac, _) in self._guests.items()}
-        self._dropped.count(
-            PLACE, {macs[match[1]]: int(match[2]) for match in _COUNT.finditer(learned) if match[1] in macs}
-        )
+            for match in _GUEST.finditer(listed):
+                self._guests.setdefault(match[1], Chains(match[2], int(match[3], 16), int(match[4], 16)))
+        self._last = max(self._last, 0, *self._owners.values(), *(each.number for each in self._guests.values()))
+        packets: Counter[str] = Counter()
+        for match in _COUNT.finditer(learned):
+            packets[self._guests[match[1]].mac if match[1] in self._guests else match[1]] += int(match[2])
+        self._dropped.count(PLACE, packets)
 
     def _missing(self, network: GuestNetwork, listed: str | None) -> list[str]:
         """Elements for addresses that guests have and the kernel does not know: somebody has removed the table."""
-        numbers = dict(self._guests.values())
+        numbers = {each.mac: each.number for each in self._guests.values()}
         known = {} if listed is None else {ip: n for ip, n in self._owners.items() if n in numbers.values()}
         wanted = {ip: numbers[mac] for ip, mac in network.leases.items() if mac in numbers}
         if listed is None:
@@ -167,18 +188,20 @@ class GuestTable:
             f"add table bridge {self._table}",
             f"add map bridge {self._table} owners {{ type ipv4_addr : mark; flags dynamic; size {ADDRESSES}; }}",
             f"add set bridge {self._table} dropped {{ type ifname; flags dynamic; size {ADDRESSES}; counter; }}",
+            f"add set bridge {self._table} denied {{ type ether_addr; flags dynamic; size {ADDRESSES}; counter; }}",
             *(f"add map bridge {self._table} {name} {{ type ifname : verdict; }}" for name in ("sending", "getting")),
-            *(f"add chain bridge {self._table} {name}" for name in ("refuse", "pass")),
+            *(f"add chain bridge {self._table} {name}" for name in ("refuse", "deny", "pass")),
             *(f"add chain bridge {self._table} {name} {{ type filter hook {hooks[name]}; }}" for name in hooks),
         ]
 
     def _rules(self, network: GuestNetwork) -> list[str]:
         """The rules of all guests."""
         ours = f'"{self._names.taps}*"'
-        foreign = [f"ether type ip udp sport 67 ip saddr != {_any_of(network.dhcp_servers)} drop"]
+        others = [f"ether type ip udp sport 67 ip saddr != {_any_of(network.dhcp_servers)} drop"]
         return [
             *self._in("refuse", "update @dropped { iifname }", "drop"),
-            *self._in("pass", *(foreign if network.dhcp_servers else ())),
+            *self._in("deny", "update @denied { ether saddr }", "drop"),
+            *self._in("pass", *(others if network.dhcp_servers else ())),
             *self._in("pass", f"ether type {_any_of(('ip', 'arp', *(('ip6',) if network.has_ipv6 else ())))} accept"),
             *self._in("pass", "drop"),
             *self._in("from", f"iifname {ours} iifname vmap @sending", f"iifname {ours} drop"),
@@ -188,34 +211,37 @@ class GuestTable:
 
     def _guest(self, tap: str, network: GuestNetwork) -> list[str]:
         """The chains of one guest."""
-        mac, number = self._guests[tap]
+        mac, number, mark = astuple(self._guests[tap])
         client = f"@th,288,48 0x{mac.replace(':', '')}"  # the MAC address that a DHCP message is about
         server = f"ip saddr {_any_of(network.dhcp_servers)} " if network.dhcp_servers else ""
         given = "@th,192,32"  # the address that a DHCP message gives
         owner = f"@owners {{ {given} : {number} }}"
+        accept = f"meta mark set {mark} accept"
         ipv6 = (
             "ether type ip6 icmpv6 type { 134, 137 } jump refuse",
             "ether type ip6 udp sport 547 jump refuse",
-            "ether type ip6 accept",
+            f"ether type ip6 {accept}",
         )
         sends = (
             "meta mark set 0",
             f"ether saddr != {mac} jump refuse",
-            f"ether type ip ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 {client} accept",
+            f"ether type ip ip saddr 0.0.0.0 ip daddr 255.255.255.255 udp sport 68 udp dport 67 {client} {accept}",
             "ether type ip udp sport 67 jump refuse",
             "ether type arp arp hlen != 6 jump refuse",
             "ether type arp arp plen != 4 jump refuse",
             f"ether type arp arp saddr ether != {mac} jump refuse",
-            "ether type arp arp saddr ip 0.0.0.0 accept",
+            f"ether type arp arp saddr ip 0.0.0.0 {accept}",
             "ether type ip meta mark set ip saddr map @owners",
             "ether type arp meta mark set arp saddr ip map @owners",
-            f"meta mark {number} meta mark set 0 accept",
+            f"meta mark {number} {accept}",
             "ether type { ip, arp } jump refuse",
+            "meta mark set 0",
             *(ipv6 if network.has_ipv6 else ()),
             "drop",
         )
+        foreign = f"meta mark & {GUEST_MASK} == {GUEST} meta mark != {mark} jump deny"
         answer = f"ether type ip {server}udp sport 67 udp dport 68 @th,64,8 2 {given} != 0 {client}"
-        gets = (f"{answer} delete {owner} update {owner}", "jump pass")
+        gets = (foreign, f"{answer} delete {owner} update {owner}", "jump pass")
         return [
             *(f"add chain bridge {self._table} {side}-{tap}" for side in ("sends", "gets")),
             *(f"flush chain bridge {self._table} {side}-{tap}" for side in ("sends", "gets")),

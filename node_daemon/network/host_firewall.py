@@ -1,4 +1,4 @@
-"""The firewall of the host against its guests: nftables, iptables and ebtables, in tables and chains of our own.
+"""The firewall of the host against its guests: nftables and iptables, in a table and in chains of our own.
 
 - No guest can use the addresses of another one (`guest_table.py`).
 - Packets of our guests carry a mark, which is set by the name of the interface that they come from. Other interfaces,
@@ -30,8 +30,7 @@ from urllib.parse import urlsplit
 from node_daemon.hypervisor.guest_network import GuestNetwork
 from node_daemon.hypervisor.host_names import PROJECT_MASK, HostNames
 from node_daemon.hypervisor.hypervisor import Refused
-from node_daemon.network import bridge_rules, guest_table, ip_rules
-from node_daemon.network.bridge_rules import BridgeRules
+from node_daemon.network import bridges, guest_table, ip_rules
 from node_daemon.network.chains import Dropped
 from node_daemon.network.guest_table import GuestTable
 from node_daemon.network.ip_rules import IpRules, Place
@@ -47,7 +46,7 @@ CHECK_SECONDS = 30.0
 class Firewall(Protocol):
     """What protects a host from its guests."""
 
-    def starting(self, vm: str, mac: str, seed_url: str) -> AbstractAsyncContextManager[None]:
+    def starting(self, vm: str, mac: str, project: str, seed_url: str) -> AbstractAsyncContextManager[None]:
         """Make the rules for a guest that starts in the block, and open its way to its data source. Raises Refused."""
         ...
 
@@ -63,7 +62,7 @@ class Firewall(Protocol):
 class NoFirewall:
     """Implements `Firewall` for guests without interfaces, and for operators who want none."""
 
-    def starting(self, vm: str, mac: str, seed_url: str) -> AbstractAsyncContextManager[None]:
+    def starting(self, vm: str, mac: str, project: str, seed_url: str) -> AbstractAsyncContextManager[None]:
         return nullcontext()
 
     async def keep(self, guests: Mapping[str, str], seed_urls: Iterable[str], macs: Mapping[str, str]) -> None:
@@ -93,7 +92,6 @@ class HostFirewall:
         counts = Dropped(self._tell)
         self._guest_table = GuestTable(names, network, counts)
         self._ip_rules = IpRules(names, closed, counts)
-        self._bridge_rules = BridgeRules(names, counts)
         #: the MAC addresses of running VMs, and VMs by address; ended ones until their last packets are counted
         self._macs: set[str] = set()
         self._vms: dict[str, str] = {}
@@ -105,11 +103,13 @@ class HostFirewall:
         self._is_made = False
         self._checked: float | None = None
         self._turn = asyncio.Lock()
+        #: interfaces whose bridges are protected
+        self._protected: set[str] = set()
         #: VMs whose start has no known outcome
         self._starting: set[str] = set()
 
     @asynccontextmanager
-    async def starting(self, vm: str, mac: str, seed_url: str) -> AsyncIterator[None]:
+    async def starting(self, vm: str, mac: str, project: str, seed_url: str) -> AsyncIterator[None]:
         """Make the rules for a guest that starts in the block, and open its way to its data source. Raises Refused.
 
         If the block ends with another error than Refused, the guest may still start, so its rules stay.
@@ -118,7 +118,8 @@ class HostFirewall:
             await self._open(seed_url)
             if self._checked is None:
                 await self._check()
-            await self._guest_table.admit(vm, mac)
+            self._projects = numbers((*self._projects, project), self._projects)
+            await self._guest_table.admit(vm, mac, self._projects[project])
             self._starting.add(vm)
         try:
             yield
@@ -144,10 +145,15 @@ class HostFirewall:
                 if self._checked is None or time.monotonic() - self._checked >= CHECK_SECONDS:
                     await self._check()
                     await self._guest_table.check()
-                await self._guest_table.keep(macs, self._starting)
-                self._projects = numbers(guests.values(), self._projects)
-                taps = {self._names.tap(vm): self._projects[project] for vm, project in guests.items()}
-                await self._bridge_rules.assign(taps)
+                found = numbers((*self._projects, *guests.values()), self._projects)
+                known = {vm: (macs[vm], found[project]) for vm, project in guests.items() if vm in macs}
+                await self._guest_table.keep(known, self._starting)
+                marks = self._guest_table.marks
+                self._projects = {each: number for each, number in found.items() if self._names.mark(number) in marks}
+                taps = self._names.interfaces()
+                if taps != self._protected:
+                    await bridges.protect(taps)
+                    self._protected = taps
             if unknown is not None:
                 raise unknown
 
@@ -189,7 +195,6 @@ class HostFirewall:
                 await remove(names)
         self._is_made = True
         await self._ip_rules.check(self._seeds, self._macs)
-        await self._bridge_rules.check()
         self._vms = {mac: vm for mac, vm in self._vms.items() if mac in self._macs}
         self._checked = time.monotonic()
 
@@ -221,7 +226,6 @@ def numbers(projects: Iterable[str], known: Mapping[str, int]) -> dict[str, int]
 async def remove(names: HostNames) -> None:
     """Remove all rules of a node. Raises Refused."""
     await guest_table.remove(names)
-    await bridge_rules.remove(names)
     await ip_rules.remove(names)
 
 

@@ -1,4 +1,4 @@
-"""Runs the programs of the host's firewall: iptables, ip6tables, ebtables and nft."""
+"""Runs the programs of the host's firewall: iptables, ip6tables and nft."""
 
 import asyncio
 import tempfile
@@ -45,5 +45,5 @@ async def _execute(argv: tuple[str, ...], given: str) -> tuple[int, str]:
 
 def refused(detail: str) -> Refused:
     what = "the firewall of this node cannot protect it from its guests"
-    how = "run the node as root with iptables, ebtables and nft installed, or set NEBULA_GUEST_FIREWALL=false"
+    how = "run the node as root with iptables and nft installed, or set NEBULA_GUEST_FIREWALL=false"
     return Refused(f"{what}: {detail}; {how}, then start the VM", code="filter_missing")

@@ -125,7 +125,7 @@ class Executor:
                     await self._disks.make_seed(wanted.vm, wanted.seed_url, boot_image(wanted).seed)
                 async with self._start_slots.one():
                     check_newest(wanted, newest)
-                    async with self._firewall.starting(wanted.vm, wanted.mac, wanted.seed_url):
+                    async with self._firewall.starting(wanted.vm, wanted.mac, wanted.project, wanted.seed_url):
                         await self._hypervisor.restore(step.vm, self._host.boot_id, patience(wanted))
             case Discard():
                 await self._hypervisor.discard(step.vm, leftover=step.leftover)
@@ -182,7 +182,7 @@ class Executor:
         try:
             async with self._start_slots.one():
                 check_newest(wanted, newest)
-                async with self._firewall.starting(wanted.vm, wanted.mac, wanted.seed_url):
+                async with self._firewall.starting(wanted.vm, wanted.mac, wanted.project, wanted.seed_url):
                     return replace(await self._hypervisor.start(boot), files=True)
         except Refused as refusal:
             if refusal.invalid:

@@ -45,7 +45,7 @@ async def main():
             firewall._checked -= host_firewall.CHECK_SECONDS
         projects, macs = json.loads(line)
         for vm, mac in macs.items():
-            async with firewall.starting(vm, mac, sys.argv[3]):
+            async with firewall.starting(vm, mac, projects[vm], sys.argv[3]):
                 pass
         await firewall.keep(projects, sys.argv[3:], macs)
         print("done", flush=True)

@@ -89,7 +89,7 @@ async def test_packets_that_a_node_drops_are_seen_once(guarded: Guarded) -> None
         records = RefusalRecords[RefusedGuest](guarded.connections[f"node-{node}"], subjects.node_refusals(node))
         records.note(refused_packets("iptables", VM), 3)
         records.note(refused_packets("iptables", VM), 4)
-        records.note(refused_packets("ebtables filter", None), 1)
+        records.note(refused_packets("nftables bridge", None), 1)
         await records.publish()
     await recorded(guarded, 4)
     await asyncio.sleep(0.2)  # for a second record of the same
@@ -98,10 +98,10 @@ async def test_packets_that_a_node_drops_are_seen_once(guarded: Guarded) -> None
         await nc.close()
     assert {(one.status, one.code, one.method) for one in found} == {(403, "guest_packets", "PACKET")}
     assert sorted((str(one.actor), one.path, str(one.credential), one.count) for one in found) == [
-        ("node:n1", "ebtables filter", "None", 1),
         ("node:n1", "iptables", f"vm:{VM}", 7),
-        ("node:n2", "ebtables filter", "None", 1),
+        ("node:n1", "nftables bridge", "None", 1),
         ("node:n2", "iptables", f"vm:{VM}", 7),
+        ("node:n2", "nftables bridge", "None", 1),
     ]
 
 

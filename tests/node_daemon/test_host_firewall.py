@@ -60,7 +60,7 @@ async def main():
         if firewall._checked is not None:
             firewall._checked -= host_firewall.CHECK_SECONDS
         if seeds:
-            async with firewall.starting("nobody", "52:54:00:00:00:01", seeds[0]):
+            async with firewall.starting("nobody", "52:54:00:00:00:01", "a", seeds[0]):
                 pass
         await firewall.keep(guests, seeds, macs)
         print("done", flush=True)
@@ -152,7 +152,6 @@ class Net:
             "iptables -t mangle -S",
             "ip6tables -S",
             "ip6tables -t mangle -S",
-            "ebtables -t nat -L",
             "ebtables -t filter -L",
         )
         tables = self.run("host", *["nft", "list", "tables", "bridge"]).splitlines()
@@ -241,7 +240,7 @@ def test_what_is_denied_is_counted_and_logged(net: Net) -> None:
     assert not net.reaches("one", GUESTS["three"][1], 80)
     said = " ".join(net.keep(projects()))
     assert "packets of guests to what they must not reach were dropped" in said
-    assert "iptables" in said and "ebtables filter" in said
+    assert "iptables" in said and "nftables bridge" in said
 
 
 def test_it_is_known_which_guest_was_denied(net: Net) -> None:
@@ -272,8 +271,7 @@ def test_it_is_repaired_and_leaves_the_rules_of_others(net: Net) -> None:
     net.run("host", "iptables", "-F", names.chain("HOST"))
     net.run("host", "iptables", "-D", "INPUT", "1")
     net.run("host", "iptables", "-t", "mangle", "-F", names.chain("HOST"))
-    net.run("host", "ebtables", "-t", "nat", "-F", names.chain("MARKS"))
-    net.run("host", "ebtables", "-F", names.chain("GUESTS"))
+    net.run("host", "nft", "delete", "table", "bridge", f"nebula-{names.word}")
     assert net.reaches("one", HOST, 5432)
     net.keep(projects())
     assert not net.reaches("one", HOST, 5432)
@@ -289,7 +287,7 @@ def test_another_process_of_the_daemon_continues(net: Net) -> None:
     net.keep(projects(), f"http://{HOST}:8776/secret/")
     places = ((HOST, SEED), (HOST, 8776), (HOST, 5432), (GUESTS["two"][1], 80), (GUESTS["three"][1], 80))
     assert net.reached(*(("one", *place) for place in places)) == [False, True, False, True, False]
-    assert net.rules().count(f"-i {tap_name('one')} ") == 1
+    assert net.rules().count(f"chain sends-{tap_name('one')} ") == 1
 
 
 def test_rules_of_others_that_come_first_are_passed(net: Net) -> None:
@@ -394,7 +392,7 @@ async def main(error):
         return GuestNetwork()
     firewall = HostFirewall(HostNames(Path({str(tmp_path)!r})), network)
     with contextlib.suppress(error):
-        async with firewall.starting("vm", "52:54:00:00:00:01", "http://{HOST}:{SEED}/"):
+        async with firewall.starting("vm", "52:54:00:00:00:01", "a", "http://{HOST}:{SEED}/"):
             raise error("start")
     await firewall.close()
 asyncio.run(main({{"unknown": TimeoutError, "refused": Refused}}[sys.argv[1]]))
@@ -427,6 +425,8 @@ def test_the_address_of_a_data_source_may_be_a_name(net: Net) -> None:
 
 
 def test_a_guest_without_rules_reaches_nobody_and_a_removed_one_leaves_none(net: Net) -> None:
+    net.kill()
+    net.run("host", "nft", "delete", "table", "bridge", f"nebula-{HostNames(Path(OWN)).word}")
     net.keep({"one": "a", "three": "b"})
     assert not net.reaches("one", GUESTS["two"][1], 80)
     net.keep(projects())
