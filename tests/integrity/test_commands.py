@@ -1,42 +1,23 @@
 """`nebula verify`, `export`, `import`, `vault` and `schemas`, as a shell would call them."""
 
-import asyncio
-import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
-import typer
 
-from cli.client.command import root
-from cli.client.errors import CliError
 from cli.commands import log as log_commands, vault as vault_commands
 from domain.vm import Spec, VmRequested
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, Tip
 from eventstore.vault.vault import Vault
 from tests.event_keys import put_keys
+from tests.integrity import commands
+from tests.integrity.commands import Ran
 from tests.integrity.logs import CONTEXT, Log, rewrite, running
 
-app = typer.Typer(pretty_exceptions_enable=False)
-app.callback()(root)
-log_commands.register(app)
-vault_commands.register(app)
-
-
-@dataclass(frozen=True)
-class Ran:
-    status: int
-    out: str
-    error: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
+APP = commands.nebula(log_commands.register, vault_commands.register)
 
 
 Nebula = Callable[..., Awaitable[Ran]]
@@ -50,17 +31,7 @@ def nebula(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("NEBULA_NATS_URL", log.server.url if log else "nats://127.0.0.1:1")
         if log is not None:
             monkeypatch.setenv("NEBULA_HOME", str(log.home))
-        status, error = await asyncio.to_thread(call, [str(argument) for argument in arguments])
-        return Ran(status, capsys.readouterr().out, error)
-
-    def call(arguments: list[str]) -> tuple[int, str]:
-        try:
-            app(args=arguments)
-        except CliError as error:
-            return int(error.exit), str(error)
-        except SystemExit as ended:
-            return int(ended.code or 0), ""
-        raise AssertionError("a command ends")
+        return await commands.ran(APP, capsys, *arguments)
 
     return run
 

@@ -1,20 +1,14 @@
 """`nebula keys`, as a shell would call it, on a real log."""
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
-import typer
 from pydantic import TypeAdapter
 
-from cli.client.command import root
-from cli.client.errors import CliError
 from cli.commands import keys as key_commands
 from domain.contract.node import Challenge
 from domain.project import ProjectCreated
@@ -26,24 +20,13 @@ from runtime import subjects
 from runtime.node_keys import SIZE, WANTED, NodeKeys, derived, finish, node_keys, read_key, read_root, rotate, valid
 from runtime.tasks.patience import CannotRun
 from tests.event_keys import KEY, put_keys
+from tests.integrity import commands
+from tests.integrity.commands import Ran
 from tests.integrity.logs import CONTEXT, Log, running
 
-app = typer.Typer(pretty_exceptions_enable=False)
-app.callback()(root)
-key_commands.register(app)
+APP = commands.nebula(key_commands.register)
 
 ROOT = NodeKeys(b"r" * SIZE)
-
-
-@dataclass(frozen=True)
-class Ran:
-    status: int
-    out: str
-    error: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 Nebula = Callable[..., Awaitable[Ran]]
@@ -56,17 +39,7 @@ def nebula(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, 
     async def run(*arguments: object, log: Log | None = None) -> Ran:
         monkeypatch.setenv("NEBULA_NATS_URL", log.server.url if log else "nats://127.0.0.1:1")
         monkeypatch.setenv("NEBULA_HOME", str(tmp_path))
-        status, error = await asyncio.to_thread(call, ["--output", "json", "keys", *map(str, arguments)])
-        return Ran(status, capsys.readouterr().out, error)
-
-    def call(arguments: list[str]) -> tuple[int, str]:
-        try:
-            app(args=arguments)
-        except CliError as error:
-            return int(error.exit), str(error)
-        except SystemExit as ended:
-            return int(ended.code or 0), ""
-        raise AssertionError("a command ends")
+        return await commands.ran(APP, capsys, "--output", "json", "keys", *arguments)
 
     return run
 
