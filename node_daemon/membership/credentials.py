@@ -25,22 +25,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from domain.contract.joining import Joined
 from runtime import possession
+from runtime.bus.accounts import credentials
+from runtime.bus.credential_folder import CredentialFolder, read
 from runtime.bus.guest_credentials import GuestFiles
 from runtime.files.files import put
 from runtime.files.private import passable
 from runtime.sealed import unseal
 from runtime.settings import NodeSettings
 from runtime.tasks.patience import CannotRun
-
-_CREDS = """\
------BEGIN NATS USER JWT-----
-{jwt}
-------END NATS USER JWT------
-
------BEGIN USER NKEY SEED-----
-{seed}
-------END USER NKEY SEED------
-"""
 
 
 class Held(BaseModel):
@@ -80,16 +72,20 @@ class Files:
     home: Path
 
     @property
+    def paths(self) -> CredentialFolder:
+        return CredentialFolder(self.home / "node" / "credentials")
+
+    @property
     def folder(self) -> Path:
-        return self.home / "node" / "credentials"
+        return self.paths.folder
 
     @property
     def creds(self) -> Path:
-        return self.folder / "bus.creds"
+        return self.paths.creds
 
     @property
     def authority(self) -> Path:
-        return self.folder / "ca.pem"
+        return self.paths.authority
 
     @property
     def node_key(self) -> Path:
@@ -102,13 +98,7 @@ class Files:
 
     def held(self) -> Held | None:
         """What this host has got; None if it has not joined. Raises CannotRun if the file is damaged."""
-        file = self.folder / "node.json"
-        try:
-            return Held.model_validate_json(file.read_bytes())
-        except FileNotFoundError:
-            return None
-        except (ValidationError, OSError) as error:
-            raise CannotRun(f"{file} cannot be read; join again (nebula node token, nebula node join)") from error
+        return read(self.folder / "node.json", Held)
 
     def pending(self, digest: str) -> Pending:
         """The seeds of the keys for a token; made and stored at the first call. Raises OSError."""
@@ -155,7 +145,7 @@ class Files:
             own=own,
         )
         if joined.credential:
-            put(self.creds, _CREDS.format(jwt=joined.credential, seed=seed))
+            put(self.creds, credentials.text(joined.credential, seed.encode()))
         if joined.nats_ca:
             put(self.authority, joined.nats_ca)
         if key is not None:
@@ -168,7 +158,7 @@ class Files:
 
     def sign(self, held: Held, jwt: str) -> None:
         """Replace the JWT for the key that this host has. Raises OSError."""
-        put(self.creds, _CREDS.format(jwt=jwt, seed=self.seed()))
+        put(self.creds, credentials.text(jwt, self.seed().encode()))
         put(self.folder / "node.json", held.model_dump_json(indent=2) + "\n")
 
     def public_keys(self) -> list[str]:
@@ -237,11 +227,8 @@ def applied(settings: NodeSettings) -> NodeSettings:
             f"this host joined as node {held.node}, and NEBULA_NODE is {settings.node}: unset it, or join as "
             f"{settings.node} (nebula node token {settings.node})"
         )
-    update: dict[str, object] = {"node": held.node}
-    if "nats_url" not in given:
-        update["nats_url"] = held.nats_url
-    if held.encrypted and "nats_ca" not in given:
-        update["nats_ca"] = files.authority
+    update = files.paths.bus(given, held.nats_url, encrypted=held.encrypted)
+    update["node"] = held.node
     if held.signed and "nats_creds" not in given and "nats_creds" in type(settings).model_fields:
         update["nats_creds"] = files.creds
     if held.keyed and "node_key_file" not in given and "node_key_file" in type(settings).model_fields:

@@ -13,14 +13,14 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from runtime import unprivileged
 from runtime.bus.accounts import credentials
+from runtime.bus.credential_folder import CredentialFolder, read
 from runtime.files.files import put_in_place
 from runtime.files.private import PASSABLE, passable
 from runtime.settings import GuestDataSettings
-from runtime.tasks.patience import CannotRun
 
 #: The user that guest-data becomes if root started it.
 USER = "nebula-guest-data"
@@ -42,16 +42,20 @@ class GuestFiles:
     home: Path
 
     @property
+    def paths(self) -> CredentialFolder:
+        return CredentialFolder(self.home / "guest-credentials")
+
+    @property
     def folder(self) -> Path:
-        return self.home / "guest-credentials"
+        return self.paths.folder
 
     @property
     def creds(self) -> Path:
-        return self.folder / "bus.creds"
+        return self.paths.creds
 
     @property
     def authority(self) -> Path:
-        return self.folder / "ca.pem"
+        return self.paths.authority
 
     @property
     def place(self) -> Path:
@@ -75,12 +79,7 @@ class GuestFiles:
 
     def found(self) -> Place | None:
         """None if this host has no credential for guest-data. Raises CannotRun if the file is damaged."""
-        try:
-            return Place.model_validate_json(self.place.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValidationError, OSError) as error:
-            raise CannotRun(f"{self.place} cannot be read; join again (nebula node token, nebula node join)") from error
+        return read(self.place, Place)
 
 
 def applied(settings: GuestDataSettings) -> GuestDataSettings:
@@ -94,12 +93,8 @@ def applied(settings: GuestDataSettings) -> GuestDataSettings:
     place = files.found()
     if place is None:
         return settings
-    update: dict[str, object] = {"nats_creds": files.creds}
-    if "nats_url" not in given:
-        update["nats_url"] = place.nats_url
-    if place.encrypted and "nats_ca" not in given:
-        update["nats_ca"] = files.authority
-    return settings.model_copy(update=update)
+    update = files.paths.bus(given, place.nats_url, encrypted=place.encrypted)
+    return settings.model_copy(update={**update, "nats_creds": files.creds})
 
 
 def give(home: Path, owner: unprivileged.Account) -> None:
