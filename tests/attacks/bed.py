@@ -21,6 +21,7 @@ import libvirt
 from domain.mac import derived
 from node_daemon.hypervisor import networks
 from node_daemon.hypervisor.host_names import HostNames
+from runtime.local.libvirtd import DEFAULT_NETWORK
 from tests.attacks import frames
 from tests.node_daemon.own_libvirt import OwnLibvirt, own_libvirt
 from tests.waiting import eventually
@@ -29,6 +30,9 @@ AGENT = Path(__file__).with_name("agent.py")
 BRIDGE, HOST, SEED = "virbr0", "192.168.122.1", 8775
 #: On another host, which guests reach by way of theirs.
 OUTSIDE, UPLINK = "198.51.100.1", "198.51.100.2"
+
+#: Its DHCP server does not wait 3 seconds for an answer to a ping before it offers an address.
+NETWORK = DEFAULT_NETWORK.replace("</dnsmasq:options>", "<dnsmasq:option value='no-ping'/></dnsmasq:options>")
 
 FIREWALL = """
 import asyncio, json, libvirt, sys, uvloop
@@ -294,15 +298,13 @@ def discovery(guest: Place, message: bytes, source: str = "0.0.0.0", ether: str 
 
 
 @asynccontextmanager
-async def bed(home: Path, network: str | None = None) -> AsyncIterator[Bed]:
-    """`network`: the XML of libvirt's network `default`, if it has to be another one."""
+async def bed(home: Path) -> AsyncIterator[Bed]:
     async with own_libvirt(home) as own:
         connection = libvirt.open(own.uri)
-        if network is not None:
-            old = connection.networkLookupByName("default")
-            old.destroy()
-            old.undefine()
-            connection.networkDefineXML(network)
+        network = connection.networkLookupByName("default")
+        network.destroy()
+        network.undefine()
+        connection.networkDefineXML(NETWORK)
         networks.activate(connection, "default")
         with ExitStack() as stack:
             stack.callback(connection.close)
