@@ -1,15 +1,20 @@
 """A server with all accounts, streams, and a connection of each credential."""
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.errors import NoRespondersError
 
 from handlers.nodes.consumers import provide
+from runtime import subjects
 from runtime.bus import bus, streams
 from runtime.bus.accounts import credentials
 from runtime.bus.accounts.authority import Authority
@@ -18,6 +23,8 @@ from runtime.bus.accounts.keys import Owner, new
 from runtime.bus.accounts.table import ROLES, Account
 from runtime.local.servers import NatsServer, start_nats
 from runtime.settings import Common
+from tests.event_keys import put_keys
+from tests.waiting import eventually
 
 NODE_NAMES = ("n1", "n2")
 
@@ -81,6 +88,36 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Guarded]:
         for nc in [*found.connections.values(), *(each.nc for each in found.spies.values())]:
             await nc.close()
         await server.stop()
+
+
+@asynccontextmanager
+async def handlers_process(guarded: Guarded, **settings: str) -> AsyncIterator[None]:
+    """Handlers as a process, once they answer: a request of before would wait for its time-out."""
+    environment = {
+        **os.environ,
+        "NEBULA_HOME": str(guarded.home),
+        "NEBULA_NATS_URL": guarded.server.url,
+        "NEBULA_NATS_CREDS": str(guarded.authority.file("handlers")),
+        **settings,
+    }
+    put_keys(guarded.home, since=0)
+    command = [sys.executable, "-m", "cli.local.role", "handlers"]
+    process = await asyncio.create_subprocess_exec(*command, env=environment)
+
+    async def answers() -> bool:
+        try:
+            body = b'{"args": {}, "context": {}}'
+            await guarded.connections["gateway"].request(subjects.command("system", "none", "none"), body, timeout=0.2)
+        except (NoRespondersError, TimeoutError):
+            return False
+        return True
+
+    try:
+        await eventually(answers, "handlers answer")
+        yield
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def spy(guarded: Guarded, account: Account) -> Spy:

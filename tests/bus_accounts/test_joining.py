@@ -2,9 +2,7 @@
 
 import asyncio
 import hashlib
-import os
 import secrets
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +30,7 @@ from runtime.node_keys import node_keys
 from runtime.random_id import random_uuid
 from runtime.settings import GuestDataSettings, NodeSettings
 from runtime.tasks.patience import CannotRun
-from tests.bus_accounts.conftest import Guarded
-from tests.event_keys import put_keys
+from tests.bus_accounts.conftest import Guarded, handlers_process
 
 PATIENCE = Patience(5.0, in_all=30.0, nobody=30.0)
 
@@ -42,20 +39,8 @@ PATIENCE = Patience(5.0, in_all=30.0, nobody=30.0)
 async def handlers(guarded: Guarded) -> AsyncIterator[Guarded]:
     """Handlers as a process, and the authority that they ask to revoke."""
     await revoking.serve(guarded.connections["authority"], guarded.connections["system"], guarded.authority)
-    environment = {
-        **os.environ,
-        "NEBULA_HOME": str(guarded.home),
-        "NEBULA_NATS_URL": guarded.server.url,
-        "NEBULA_NATS_CREDS": str(guarded.authority.file("handlers")),
-    }
-    put_keys(guarded.home, since=0)
-    command = [sys.executable, "-m", "cli.local.role", "handlers"]
-    process = await asyncio.create_subprocess_exec(*command, env=environment)
-    try:
+    async with handlers_process(guarded):
         yield guarded
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 async def decided(guarded: Guarded, node: str, command: Any) -> None:

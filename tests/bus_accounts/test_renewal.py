@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import os
-import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,9 +19,8 @@ from runtime.bus.accounts import credentials
 from runtime.bus.accounts.authority import Authority
 from runtime.bus.replies import Result
 from runtime.tasks.tasks import end
-from tests.bus_accounts.conftest import Guarded
+from tests.bus_accounts.conftest import Guarded, handlers_process
 from tests.bus_accounts.test_joining import joined, settings
-from tests.event_keys import put_keys
 
 #: Seconds for which credentials of roles and nodes are valid here. That of a node outlasts one answer that was lost.
 SHORT, OF_NODE = 4, 12
@@ -61,21 +58,8 @@ async def calls_until_reconnected(caller: bus.Connection, subject: str, *watched
 @pytest.fixture
 async def handlers(guarded: Guarded) -> AsyncIterator[Guarded]:
     """Handlers as a process, whose credentials for nodes are short."""
-    environment = {
-        **os.environ,
-        "NEBULA_HOME": str(guarded.home),
-        "NEBULA_NATS_URL": guarded.server.url,
-        "NEBULA_NATS_CREDS": str(guarded.authority.file("handlers")),
-        "NEBULA_NODE_CREDENTIAL_HOURS": str(OF_NODE / 3600),
-    }
-    put_keys(guarded.home, since=0)
-    command = [sys.executable, "-m", "cli.local.role", "handlers"]
-    process = await asyncio.create_subprocess_exec(*command, env=environment)
-    try:
+    async with handlers_process(guarded, NEBULA_NODE_CREDENTIAL_HOURS=str(OF_NODE / 3600)):
         yield guarded
-    finally:
-        process.terminate()
-        await process.wait()
 
 
 async def test_a_node_renews_its_own_and_answers_all_the_time(handlers: Guarded, tmp_path: Path) -> None:
