@@ -110,6 +110,11 @@ def targets(vm: str) -> list[str]:
 
 async def test_it_changes_nothing_of_another_node(listening: Listening, thief: Thief, operator: bus.Connection) -> None:
     vm = await asyncio.to_thread(create, listening, "here-1", "default")
+
+    def addressed() -> bool:
+        return bool(listening.json("vm", "show", "here-1")["addresses"])
+
+    await asyncio.to_thread(until, addressed, "its address is known, which is an event")
     wanted = await document(operator, vm)
     report = (await operator.jetstream().get_last_msg(subjects.REPORTS, subjects.report(VICTIM, "vm", vm))).data
     assert report is not None

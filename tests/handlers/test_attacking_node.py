@@ -83,7 +83,10 @@ async def wanted_document(side: WriteSide, vm: str) -> None:
             info = await js.stream_info(subjects.WANTED)
             found = (await Documents(side.nc, subjects.WANTED).all(subject))[0]
             valid = keys(side).valid(VICTIM, WANTED, subject, found.body, found.mac)
-            return info.state.last_seq > before + 1 and valid and Wanted.model_validate_json(found.body) == true
+            # Its generation is higher if the handlers had something to write meanwhile: that the VM has started.
+            now = Wanted.model_validate_json(found.body)
+            same = now.model_copy(update={"generation": true.generation}) == true and now.generation < evil.generation
+            return info.state.last_seq > before + 1 and valid and same
 
         await eventually(replaced, "handlers write the true document again")
         parked = subjects.parked("reports", str(ack.seq))
