@@ -195,13 +195,15 @@ def names_another(event: Event, ref: Ref) -> bool:
 
 def in_bounds(value: object, depth: int = 0) -> bool:
     """Whether all numbers and times are in the range that all readers can store, compare and show."""
-    if type(value) in _ALWAYS_IN_BOUNDS:
+    kind: type = type(value)
+    if kind in _ALWAYS_IN_BOUNDS:
         return True
-    if type(value) is datetime:
-        return time_in_bounds(value)
-    if isinstance(value, BaseModel) and depth <= _DEEPEST:  # events and most of their parts
+    if type(value) is tuple:
+        return depth <= _DEEPEST and _all_in_bounds(value, depth)
+    fields = fields_to_check(kind)
+    if fields is not None and depth <= _DEEPEST:  # events and most of their parts
         held = value.__dict__
-        return _all_in_bounds([held.get(name) for name in fields_to_check(type(value))], depth)
+        return _all_in_bounds([held.get(name) for name in fields], depth)
     if isinstance(value, Enum):
         return True
     if isinstance(value, int):
@@ -220,9 +222,11 @@ def in_bounds(value: object, depth: int = 0) -> bool:
 
 
 @cache
-def fields_to_check(model: type[BaseModel]) -> tuple[str, ...]:
-    """The fields that may contain a number or a time. The others need no check."""
-    return tuple(name for name, field in model.model_fields.items() if not _harmless(field.annotation))
+def fields_to_check(kind: type) -> tuple[str, ...] | None:
+    """The fields of a model that may contain a number or a time. The others need no check. None if it is no model."""
+    if not issubclass(kind, BaseModel):
+        return None
+    return tuple(name for name, field in kind.model_fields.items() if not _harmless(field.annotation))
 
 
 def _harmless(annotation: Any) -> bool:
@@ -238,8 +242,16 @@ def _harmless(annotation: Any) -> bool:
 
 
 def _all_in_bounds(parts: Iterable[object], depth: int) -> bool:
-    for each in parts:  # noqa: SIM110  (fast path for every event: no call for most values)
-        if type(each) not in _ALWAYS_IN_BOUNDS and not in_bounds(each, depth + 1):
+    for each in parts:  # the fast path for every event: no call for most values
+        if type(each) in _ALWAYS_IN_BOUNDS:
+            continue
+        if type(each) is int:
+            fits = -_MOST <= each < _MOST
+        elif type(each) is datetime:
+            fits = time_in_bounds(each)
+        else:
+            fits = in_bounds(each, depth + 1)
+        if not fits:
             return False
     return True
 
