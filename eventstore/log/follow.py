@@ -47,9 +47,7 @@ async def follow(
     if event_keys is not None:
         await _until_ready(event_keys)
     try:
-        batches = reading.follow(
-            nc, stream, after, filters or [subjects.events()], partial(pushed, event_keys=event_keys)
-        )
+        batches = reading.follow(nc, stream, after, filters or [subjects.events()], partial(pushed, event_keys))
         async with contextlib.aclosing(batches):
             async for batch in batches:
                 yield batch
@@ -72,15 +70,9 @@ async def _until_ready(event_keys: EventKeys) -> None:
             return
 
 
-def pushed(msg: Msg, position: int, nanoseconds: int, event_keys: EventKeys | None = None) -> Recorded:
+def pushed(event_keys: EventKeys | None, msg: Msg, position: int, nanoseconds: int) -> Recorded:
     """A message that a consumer has delivered."""
     headers = msg.headers or {}
-    return Recorded(
-        position=position,
-        subject=msg.subject,
-        headers=own(headers),
-        body=msg.data,
-        stored_at=first_stored(headers) or _EPOCH + timedelta(microseconds=nanoseconds // 1000),
-        raw=raw_of(msg.subject, headers),
-        event_keys=event_keys,
-    )
+    stored_at = first_stored(headers) or _EPOCH + timedelta(microseconds=nanoseconds // 1000)
+    raw = raw_of(msg.subject, headers)
+    return Recorded(position, msg.subject, own(headers), msg.data, stored_at, raw, False, event_keys)
