@@ -8,7 +8,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from bench.log import AT, CONTEXT, Log, log
@@ -45,28 +45,37 @@ async def measure() -> dict[str, Any]:
 
 
 async def compare(name: str, ours: Work, floor: Work, count: int, in_flight: int) -> dict[str, float]:
-    """Appends per second of both, and the ratio."""
+    """Appends per second of both, the ratio, and the CPU time of this process for each append."""
     rounds = ROUNDS if in_flight == 1 else FEWER_ROUNDS
     for work in (ours, floor):
         await rate(work, count // 4, in_flight)  # warm
     pairs = [(await rate(ours, count, in_flight), await rate(floor, count, in_flight)) for _ in range(rounds)]
     return {
-        f"{name}_per_second": round(statistics.median(mine for mine, _ in pairs)),
-        f"{name}_floor_per_second": round(statistics.median(bare for _, bare in pairs)),
-        f"{name}_ratio": round(statistics.median(mine / bare for mine, bare in pairs), 3),
+        f"{name}_per_second": round(statistics.median(mine.rate for mine, _ in pairs)),
+        f"{name}_floor_per_second": round(statistics.median(bare.rate for _, bare in pairs)),
+        f"{name}_ratio": round(statistics.median(mine.rate / bare.rate for mine, bare in pairs), 3),
+        f"{name}_cpu_us": round(statistics.median(mine.cpu for mine, _ in pairs) * 1e6, 1),
+        f"{name}_floor_cpu_us": round(statistics.median(bare.cpu for _, bare in pairs) * 1e6, 1),
     }
 
 
-async def rate(work: Work, count: int, in_flight: int) -> float:
+class Speed(NamedTuple):
+    """`rate`: appends per second; `cpu`: seconds of CPU time of this process for each append."""
+
+    rate: float
+    cpu: float
+
+
+async def rate(work: Work, count: int, in_flight: int) -> Speed:
     left = iter(range(count))
 
     async def worker() -> None:
         for _ in left:
             await work()
 
-    started = time.perf_counter()
+    used, started = time.process_time(), time.perf_counter()
     await asyncio.gather(*(worker() for _ in range(in_flight)))
-    return count / (time.perf_counter() - started)
+    return Speed(count / (time.perf_counter() - started), (time.process_time() - used) / count)
 
 
 def change() -> Change:

@@ -1,7 +1,7 @@
 """How fast the whole log is read back as typed events, next to nats-py's own ordered consumer reading raw messages.
 
 Each reading is done by a process of its own, so that its memory can be told: the log grows from ten thousand events to
-a million, the reader does not.
+a million, the reader does not. A third reader judges each event too, as projections and handlers do: form, MAC, chain.
 """
 
 import asyncio
@@ -18,8 +18,9 @@ import nats
 
 from bench.log import CONTEXT, KEYS, Log, life, log
 from domain.base import Foreign
-from eventstore.log.envelope import Ref
+from eventstore.log.envelope import GENESIS, Ref
 from eventstore.log.follow import follow
+from eventstore.log.judge import Malformed, judge_after
 from eventstore.log.keyring import Keyring
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
@@ -28,6 +29,8 @@ from runtime.tasks.tasks import heed_cancellation
 
 SIZES = {"1e4": 10_000, "1e5": 100_000, "1e6": 1_000_000}
 ROUNDS = 3
+JUDGED = 100_000
+"""The largest log that is also judged."""
 LIVES = 100
 """VMs whose whole lives are appended as one batch while the log is made."""
 
@@ -46,7 +49,14 @@ async def measure() -> dict[str, Any]:
                 f"floor_per_second_{name}": round(statistics.median(floor["rate"] for _, floor in pairs)),
                 f"ratio_{name}": round(statistics.median(o["rate"] / f["rate"] for o, f in pairs), 3),
                 f"peak_rss_mib_{name}": round(max(ours["rss_mib"] for ours, _ in pairs), 1),
+                f"cpu_us_per_event_{name}": round(statistics.median(ours["cpu_us"] for ours, _ in pairs), 1),
             }
+            if size <= JUDGED:
+                judged = [await in_a_process("judged", made, size) for _ in range(ROUNDS)]
+                figures |= {
+                    f"judged_per_second_{name}": round(statistics.median(one["rate"] for one in judged)),
+                    f"judged_cpu_us_per_event_{name}": round(statistics.median(one["cpu_us"] for one in judged), 1),
+                }
     return figures
 
 
@@ -100,6 +110,25 @@ async def ours(url: str, keys: Path, size: int) -> int:
     return known
 
 
+async def judged(url: str, keys: Path, size: int) -> int:
+    """Read and judge; the number of events that are valid."""
+    nc = QuickClient()
+    await nc.connect(url)
+    read = valid = 0
+    newest: dict[str, tuple[int, str]] = {}
+    async for batch in follow(nc, 0, event_keys=Keyring(keys)):
+        for recorded in batch:
+            version, digest = newest.get(recorded.subject, (0, GENESIS))
+            if not isinstance(judge_after(recorded, version, digest), Malformed):
+                newest[recorded.subject] = version + 1, recorded.digest
+                valid += 1
+        read += len(batch)
+        if read >= size:
+            break
+    await nc.close()
+    return valid
+
+
 async def floor(url: str, _keys: Path, size: int) -> int:
     nc = await nats.connect(url)
     subscription = await nc.jetstream().subscribe(
@@ -112,14 +141,16 @@ async def floor(url: str, _keys: Path, size: int) -> int:
 
 
 def main() -> None:
-    """One reading, as JSON: events per second, and the most memory that the process ever had."""
+    """One reading, as JSON: events per second, CPU time for each, and the most memory that the process ever had."""
     reader, url, keys, size = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
-    started = time.perf_counter()
-    known = asyncio.run({"ours": ours, "floor": floor}[reader](url, keys, size))
+    used, started = time.process_time(), time.perf_counter()
+    known = asyncio.run({"ours": ours, "judged": judged, "floor": floor}[reader](url, keys, size))
     rate = size / (time.perf_counter() - started)
+    cpu = (time.process_time() - used) / size * 1e6
     if known < size:
         raise SystemExit(f"{size - known} events were not understood")
-    print(json.dumps({"rate": rate, "rss_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps({"rate": rate, "cpu_us": cpu, "rss_mib": memory}))
 
 
 if __name__ == "__main__":
