@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from eventstore.log.judge import in_bounds
 
-GOOD: list[Any] = [0, -(2**63), 2**63 - 1, 1.5, True, None, "x", b"x", (), datetime(1970, 1, 1, tzinfo=UTC), {"a": (1,)}]
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
+GOOD: list[Any] = [0, -(2**63), 2**63 - 1, 1.5, True, None, "x", b"x", (), EARLIEST, {"a": (1,)}]
 BAD: list[Any] = [
     2**63,
     -(2**63) - 1,

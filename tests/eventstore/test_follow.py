@@ -296,7 +296,7 @@ def test_both_layouts_of_a_reply_are_understood(nc: Client, reply: str) -> None:
     headers = {"ce-id": "x", "Nats-Msg-Id": "x", "Nats-Expected-Stream": "NEBULA_EVENTS"}
     position, sequence, nanoseconds = ordered.delivered(reply)
     message = Msg(nc, subject="nebula.events.p.vm.v", reply=reply, data=b"{}", headers=headers)
-    recorded = pushed(message, position, nanoseconds)
+    recorded = pushed(None, message, position, nanoseconds)
     assert (recorded.position, sequence) == (4711, 42)
     assert recorded.stored_at.isoformat() == "2026-01-01T00:00:00+00:00"
     assert recorded.headers == {"ce-id": "x"}
