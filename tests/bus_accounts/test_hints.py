@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -33,7 +34,8 @@ Batches = AsyncIterator[Batch[Recorded]]
 async def batches(guarded: Guarded) -> AsyncIterator[Batches]:
     """What projections read of the log, from its end on."""
     nc = guarded.connections["projections"]
-    async with contextlib.aclosing(reading.consume(nc, subjects.EVENTS, 0, [subjects.events()], pushed)) as found:
+    reading_all = reading.consume(nc, subjects.EVENTS, 0, [subjects.events()], partial(pushed, None))
+    async with contextlib.aclosing(reading_all) as found:
         assert not (await anext(found)).more
         yield found
 
