@@ -13,6 +13,7 @@ from gateway.table.reads import READS
 from gateway.table.vms import VMS as VMS_PATH
 from projections.position import Position
 from tests.gateway.platform import VMS, Platform, frames
+from tests.waiting import eventually
 
 FUTURE = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
 #: Where a position can be given, as (path, name of a parameter or a header).
@@ -25,8 +26,9 @@ PLACES = [
 
 @pytest.fixture(scope="module")
 async def vm(api: Platform) -> str:
-    made = await api.create()
-    return f"{VMS}/{made['vm']['id']}"
+    id_ = (await api.create())["vm"]["id"]
+    await eventually(lambda: api.side.has("default", "vm", id_, "VmScheduled"), "its creation is done")
+    return f"{VMS}/{id_}"
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +213,14 @@ async def raw(api: Platform, path: str, count: int, **headers: str) -> list[str]
     raise AssertionError(found)
 
 
+async def items_to(api: Platform, path: str, last: int, **headers: str) -> list[dict[str, Any]]:
+    """The items of a feed up to a position. Others may have happened before it."""
+    found: list[dict[str, Any]] = []
+    while not found or found[-1]["position"] < last:
+        found = await frames(api.http, path, len(found) + 1, **headers)
+    return found
+
+
 def id_of(frame: str) -> int:
     (found,) = [line.removeprefix("id: ") for line in frame.splitlines() if line.startswith("id: ")]
     return int(found)
@@ -223,8 +233,9 @@ async def test_the_first_frame_says_where_to_resume(api: Platform, vm: str, path
     start = id_of(first)
     assert "data:" not in first
     made = (await api.http.patch(vm, json={"labels": {"at": str(start)}})).json()  # while nobody listens
-    (item,) = await frames(api.http, path, 1, last_event_id=str(start))
-    assert (item["prev"], item["position"]) == (start, made["position"])
+    items = await items_to(api, path, made["position"], last_event_id=str(start))
+    assert [item["prev"] for item in items] == [start, *(item["position"] for item in items[:-1])]
+    assert items[-1]["position"] == made["position"]
     assert id_of((await raw(api, f"{path}?after={start}", 1))[0]) == start
     assert id_of((await raw(api, path, 1, last_event_id=str(start)))[0]) == start
     assert id_of((await raw(api, path, 1))[0]) == 0

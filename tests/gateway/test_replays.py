@@ -1,6 +1,7 @@
 """A repeat is answered by the operation's record, whatever has happened since to those who gave the first answer."""
 
 import asyncio
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -113,7 +114,10 @@ async def test_from_a_log_that_was_restored_elsewhere(api: Platform, answered: A
     await eventually(nothing_is_left, "the log is signed to its end")
     with (tmp_path / "log").open("wb") as file:
         await transfer.export(api.side.nc, file)
-    async with write_side(tmp_path / "elsewhere") as side:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    shutil.copy2(api.side.home / "event.keys", elsewhere)  # another test may have changed the key
+    async with write_side(elsewhere) as side:
         await transfer.restore(side.nc, tmp_path / "log", keys={fingerprint(key.public_key()): key.public_key()})
         await side.start()
         async with served(side, api.dsn) as (_, url), httpx.AsyncClient(base_url=url, timeout=90) as http:
