@@ -31,14 +31,16 @@ MOVED = "192.0.2.77"
 MARK = "nebula-user-data-ran"
 #: From cloud-init's second stage on, programs are at the same addresses in all processes. Else QEMU, which translates
 #: all code without KVM, translates each library anew for each process.
-USER_DATA = f"""#cloud-config
+SAME_ADDRESSES = """#cloud-config
+bootcmd:
+  - [sh, -c, "echo 0 > /proc/sys/kernel/randomize_va_space"]
+"""
+USER_DATA = f"""{SAME_ADDRESSES}
 write_files:
   - path: /etc/nebula-test
     content: {MARK}
   - path: /etc/sysctl.d/10-same-addresses.conf
     content: kernel.randomize_va_space = 0
-bootcmd:
-  - [sh, -c, "echo 0 > /proc/sys/kernel/randomize_va_space"]
 runcmd:
   - [sh, -c, "echo $(cat /etc/nebula-test) on $(hostname) > /dev/ttyS0"]
 phone_home: {{url: "http://127.0.0.1:9/", tries: 1}}

@@ -21,7 +21,7 @@ from cli.local.image_build import build_debian_image
 from runtime.local.libvirtd import Libvirt
 from tests.e2e.guests import Guest
 from tests.e2e.platform import platform
-from tests.e2e.test_boot import cache_folder, seed_url
+from tests.e2e.test_boot import SAME_ADDRESSES, cache_folder, seed_url
 from tests.e2e.test_rescue import boot_sector
 from tests.waiting import eventually
 
@@ -81,17 +81,20 @@ async def thief(libvirt_qemu: Libvirt) -> AsyncIterator[Thief]:
     connection = libvirt.open("qemu:///system")
     async with platform() as up:
 
-        async def create(project: str, image: str, memory_mib: int, disk_gib: int) -> Guest:
+        async def create(project: str, image: str, memory_mib: int, disk_gib: int, **more: str) -> Guest:
             await up.succeed("POST", "/v1/projects", {"id": project, "name": project})
-            size = {"vcpus": 1, "memory_mib": memory_mib, "disk_gib": disk_gib}
-            made = await up.succeed("POST", f"/v1/projects/{project}/vms", {"name": "web", "image": image, **size})
+            body = {"name": "web", "image": image, "vcpus": 1, "memory_mib": memory_mib, "disk_gib": disk_gib, **more}
+            made = await up.succeed("POST", f"/v1/projects/{project}/vms", body)
             vm = made["vm"]["id"]
             return Guest(up, f"/v1/projects/{project}/vms/{vm}", connection.lookupByUUIDString(vm))
 
         await up.succeed("POST", "/v1/images", {"id": "debian-13", "source": str(file.path), "sha256": file.sha256})
         (up.home / "small.raw").write_bytes(boot_sector(b"disks: ?"))
         await up.register("small", up.home / "small.raw")
-        owner, guest = await create("victim", "small", 64, 1), await create("thief", "debian-13", 512, 4)
+        owner, guest = (
+            await create("victim", "small", 64, 1),
+            await create("thief", "debian-13", 512, 4, user_data=SAME_ADDRESSES),
+        )
         await guest.until_ready(1)
         await guest.agent_answers()
         mac = ET.fromstring(owner.domain.XMLDesc()).find("devices/interface/mac")
