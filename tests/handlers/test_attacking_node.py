@@ -67,8 +67,12 @@ async def test_what_a_node_knows_is_worth_nothing_to_another_node(side: WriteSid
 
 async def wanted_document(side: WriteSide, vm: str) -> None:
     """A report whose body is a document for the victim is delivered on the victim's subject."""
-    true = await side.wanted(vm)
-    assert true is not None
+
+    async def settled() -> Wanted | None:
+        found = await side.wanted(vm)
+        return found if found is not None and found.disk_made else None
+
+    true: Wanted = await eventually(settled, "the document of a VM that has started")
     evil = true.model_copy(update={"generation": true.generation + 9, "desired": Desired.ABSENT})
     subject, body = subjects.wanted(VICTIM, "vm", vm), evil.model_dump_json().encode()
     js = side.nc.jetstream()
@@ -83,7 +87,7 @@ async def wanted_document(side: WriteSide, vm: str) -> None:
             info = await js.stream_info(subjects.WANTED)
             found = (await Documents(side.nc, subjects.WANTED).all(subject))[0]
             valid = keys(side).valid(VICTIM, WANTED, subject, found.body, found.mac)
-            # Its generation is higher if the handlers had something to write meanwhile: that the VM has started.
+            # Its generation is higher if the VM has reported its addresses meanwhile.
             now = Wanted.model_validate_json(found.body)
             same = now.model_copy(update={"generation": true.generation}) == true and now.generation < evil.generation
             return info.state.last_seq > before + 1 and valid and same
