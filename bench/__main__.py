@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.homes import remove_leftovers
 
-NAMES = ("append", "replay", "load", "commands", "reports", "boot", "burst", "auth")
+NAMES = ("append", "replay", "load", "commands", "reports", "boot", "burst", "auth", "console")
 
 
 def main() -> int:

@@ -123,7 +123,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     await patiently("the wanted documents", check, (*PASSING, Unavailable))
     nodes = node_keys(settings.node_keys_path)
     liveness = Liveness(
-        store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc, nodes, keys.ask_keys
+        store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc, nodes, keys.asking
     )
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking, keys)
     dispatcher = Dispatcher(wanted, vault, world, settings.seed_url, store, parking, nodes)

@@ -6,12 +6,14 @@ nodes of earlier versions. Whether a node has signed stands in the log (`NodeLea
 
 import time
 from collections.abc import Callable
+from typing import TypedDict
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from handlers.refusals import refusal
 from handlers.world.world import World
+from runtime import answer_keys, ask_keys
 from runtime.bus.responder import Responder
 from runtime.node_keys import ANSWER, FRESH, MAC, NodeKeys, answering
 
@@ -19,19 +21,26 @@ from runtime.node_keys import ANSWER, FRESH, MAC, NodeKeys, answering
 RENEWED = FRESH / 3
 
 
+class Asks(TypedDict):
+    """The fields of an answer to a node about questions of gateways."""
+
+    ask_keys: tuple[str, ...]
+    answer_keys: tuple[str, ...]
+
+
 class Unproven(ValueError):
     """The node did not write this message, or wrote it for another time."""
 
 
 class Proofs:
-    """Checks messages of nodes. `keys` None: MACs are not checked (in tests only). `ask_keys`: the public keys with
-    which nodes check questions.
+    """Checks messages of nodes. `keys` None: MACs are not checked (in tests only). `asking`: the event keys from
+    which the keys of questions and answers follow.
     """
 
     def __init__(
-        self, world: World, keys: NodeKeys | None, ask_keys: Callable[[], tuple[str, ...]] = lambda: ()
+        self, world: World, keys: NodeKeys | None, asking: Callable[[], tuple[bytes, ...]] = lambda: ()
     ) -> None:
-        self.ask_keys = ask_keys
+        self._asking = asking
         self._world = world
         self.keys = keys
 
@@ -47,6 +56,15 @@ class Proofs:
         if not self.keys.valid(node, label, subject, body, mac):
             raise Unproven("its MAC is wrong: the node did not write it for this subject")
         return True
+
+    def asks(self, node: str, *, signed: bool) -> Asks:
+        """The keys of questions to a node and, if it has signed, of its answers."""
+        found = self._asking()
+        answers = [answer_keys.derived(each, node) for each in found] if signed and self.keys is not None else []
+        return {
+            "ask_keys": tuple(ask_keys.public_key(each) for each in found),
+            "answer_keys": tuple(answer_keys.sealed(each, self.keys.each(node)) for each in answers if self.keys),
+        }
 
     def new_challenge(self, node: str, purpose: str, given: str) -> tuple[str | None, bool]:
         """A challenge that the node should use next, if any; and whether the given one is valid."""

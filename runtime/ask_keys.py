@@ -10,7 +10,7 @@ import hmac
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
@@ -53,16 +53,16 @@ def signed(event_key: bytes, subject: str, challenge: str, body: bytes) -> dict[
     return {CHALLENGE: challenge, SIGNATURE: signature.hex()}
 
 
-def valid(public_keys: tuple[str, ...], subject: str, challenge: str, body: bytes, signature: str) -> bool:
-    """Whether the holder of one of these keys signed the question."""
+def signer(public_keys: Iterable[str], subject: str, challenge: str, body: bytes, signature: str) -> str | None:
+    """The key whose holder signed the question; None if it is none of these."""
     covered = _covered(subject, challenge, body)
     for key in public_keys:
         try:
             Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), covered)
         except (InvalidSignature, ValueError):
             continue
-        return True
-    return False
+        return key
+    return None
 
 
 def _covered(subject: str, challenge: str, body: bytes) -> bytes:

@@ -54,6 +54,10 @@ class NodeKeys:
         """The key of a node, for its host."""
         return derived(self.root, node)
 
+    def each(self, node: str) -> tuple[bytes, ...]:
+        """The keys that a node may have: one for each root."""
+        return tuple(derived(root, node) for root in self._roots)
+
     def mac(self, node: str, label: str, subject: str, body: bytes) -> str:
         """The value of the header: a tag for each root."""
         return _BETWEEN.join(tag(derived(root, node), label, subject, body) for root in self._roots)

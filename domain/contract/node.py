@@ -33,6 +33,12 @@ AskKeys = Annotated[
 ]
 """The public keys (Ed25519) of gateways, in hex: a node answers only questions that one of them signed."""
 
+AnswerKeys = Annotated[
+    tuple[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{120}(,[0-9a-f]{120})?$")], ...],
+    Field(max_length=MOST_ASK_KEYS),
+]
+"""For each of the `AskKeys`, the key of this node's answers, sealed for this node."""
+
 
 class NodeInfo(Message):
     """The description of a node, sent when it registers and whenever it changes.
@@ -96,6 +102,7 @@ class LeaseGranted(Message):
     lease: Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
     seconds: Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)] = LEASE_SECONDS
     ask_keys: AskKeys = ()
+    answer_keys: AnswerKeys = ()
 
 
 class Challenged(Message):
@@ -103,6 +110,7 @@ class Challenged(Message):
 
     challenge: Challenge
     ask_keys: AskKeys = ()
+    answer_keys: AnswerKeys = ()
 
 
 class LeaseNote(Message):

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from eventstore.log.jetstream import Unavailable
 from eventstore.log.macs import KEY_SIZE, MAC, Fault, Key, Keys
 from eventstore.log.store import EventStore
-from runtime import ask_keys, logs, subjects
+from runtime import answer_keys, ask_keys, logs, subjects
 from runtime.files import files
 from runtime.tasks.patience import CannotRun
 
@@ -108,17 +108,19 @@ class Keyring:
     def ready(self) -> None:
         self._current(look=False)
 
-    def ask_keys(self) -> tuple[str, ...]:
-        """The public keys with which nodes check questions of gateways: of all event keys that are not retired, the
-        newest first. Raises as `load`.
+    def asking(self) -> tuple[bytes, ...]:
+        """The event keys from which the keys of questions and answers follow: all that are not retired, the newest
+        first. Raises as `load`.
         """
-        found = [key.secret for key in self._current(look=True).by_id.values() if key.until is None]
-        return tuple(ask_keys.public_key(secret) for secret in found[:MOST_ASK_KEYS])
+        return tuple(key.secret for key in self._current(look=True).by_id.values() if key.until is None)[:MOST_ASK_KEYS]
 
-    def sign_ask(self, subject: str, challenge: str, body: bytes) -> dict[str, str]:
-        """The headers of a question to a node. Raises as `load`, and ValueError for a malformed challenge."""
+    def sign_ask(self, node: str, subject: str, challenge: str, body: bytes) -> tuple[dict[str, str], bytes]:
+        """The headers of a question to a node, and the key of its answer. Raises as `load`, and ValueError for a
+        malformed challenge.
+        """
         keys = self._current(look=True)
-        return ask_keys.signed(keys.by_id[keys.signer].secret, subject, challenge, body)
+        secret = keys.by_id[keys.signer].secret
+        return ask_keys.signed(secret, subject, challenge, body), answer_keys.derived(secret, node)
 
     def mac(self, digest: str) -> str:
         return self._current(look=False).mac(digest)

@@ -16,7 +16,7 @@ from domain.contract import Connection
 from domain.vm import Console, Phase
 from gateway.access.identity import Identity
 from gateway.guard import Guard
-from gateway.guests.asks import ask, located
+from gateway.guests.asks import SessionKey, ask, located
 from gateway.guests.sessions import Session
 from gateway.http import parameters
 from gateway.http.parameters import Judge
@@ -75,7 +75,11 @@ class Tunnel:
         leaves = LEFT
         try:
             question = Connection(vm=vm, session=session.id, actor=who.identity.actor, force=force)
-            await ask(self._gateway, node, self._kind, question)
+
+            def seal(key: SessionKey) -> None:
+                pipe.seal(key(outbound), key(inbound))
+
+            await ask(self._gateway, node, self._kind, question, prepare=seal)
             await session.open(self._gateway, force=force)
             logger.info("connection opened", node=node, force=force)
             subprotocol = BINARY if BINARY in scope["subprotocols"] else None

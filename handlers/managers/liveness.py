@@ -48,12 +48,12 @@ class Liveness:
         malformed: Malformed | None = None,
         bus: Client | None = None,
         keys: NodeKeys | None = None,
-        ask_keys: Callable[[], tuple[str, ...]] = lambda: (),
+        asking: Callable[[], tuple[bytes, ...]] = lambda: (),
     ) -> None:
         """`timeout`: seconds without a heartbeat after which a node is lost. `bound`: seconds that a node's clock may
-        differ. `bus`: the connection for heartbeats; None: it is never lost. `keys`, `ask_keys`: see `Proofs`.
+        differ. `bus`: the connection for heartbeats; None: it is never lost. `keys`, `asking`: see `Proofs`.
         """
-        self.proofs = Proofs(world, keys, ask_keys)
+        self.proofs = Proofs(world, keys, asking)
         self._sequences: dict[str, tuple[str, int]] = {}
         self._bus = bus
         self._connection = bus.stats["reconnects"] if bus is not None else 0
@@ -91,7 +91,7 @@ class Liveness:
         lost = self._take(beat, signed=True) if valid else None
         if lost is not None or challenge is None:
             return lost
-        return Challenged(challenge=challenge, ask_keys=self.proofs.ask_keys())
+        return Challenged(challenge=challenge, **self.proofs.asks(beat.node, signed=True))
 
     def _take(self, beat: Heartbeat, *, signed: bool) -> Rejected | None:
         known = self._world.node(beat.node)

@@ -19,7 +19,7 @@ from handlers.apply import apply, now
 from handlers.managers.liveness import Liveness
 from handlers.nodes.consumers import provide
 from handlers.nodes.leases import Leases
-from handlers.proofs import Proofs, SigningResponder, Unproven, mac_of
+from handlers.proofs import Asks, Proofs, SigningResponder, Unproven, mac_of
 from runtime import logs, subjects
 from runtime.bus import replies
 from runtime.bus.malformed import Malformed
@@ -71,7 +71,7 @@ class Registration:
         known = await self._store.load(ref, node.evolve, fresh=True)  # a replica that lags may name an earlier daemon
         latest = known.state.lease if known.state is not None else 0
         if signed and (new := self._challenge(node_id, latest, request.challenge)) is not None:
-            return Challenged(challenge=new, ask_keys=self._ask_keys())
+            return Challenged(challenge=new, **self._asks(node_id, signed=True))
         command = RegisterNode(
             node=node_id,
             at=now(),
@@ -92,7 +92,7 @@ class Registration:
         for recorded in applied.events:
             log.info("node registered", node=node_id, type=recorded.type, host=daemon.host, pid=daemon.pid)
         await self._leases.note(LeaseNote(node=node_id, lease=lease, boot=daemon.boot, identity=daemon.identity))
-        return LeaseGranted(lease=lease, seconds=self._lease_seconds, ask_keys=self._ask_keys())
+        return LeaseGranted(lease=lease, seconds=self._lease_seconds, **self._asks(node_id, signed=signed))
 
     async def leave(self, node_id: str, request: Leaving, *, signed: bool = False) -> None:
         """Take the lease back, if this daemon has it. Raises Rejected, Unavailable."""
@@ -111,8 +111,10 @@ class Registration:
         await self.leave(node_id, leaving, signed=self._signed(node_id, LEAVE, msg))
         return Answer(replies.accepted({}))
 
-    def _ask_keys(self) -> tuple[str, ...]:
-        return self._proofs.ask_keys() if self._proofs is not None else ()
+    def _asks(self, node_id: str, *, signed: bool) -> Asks:
+        if self._proofs is None:
+            return {"ask_keys": (), "answer_keys": ()}
+        return self._proofs.asks(node_id, signed=signed)
 
     def _challenge(self, node_id: str, latest: int, given: str) -> str | None:
         """The challenge that a registration needs; None if the given one is valid."""

@@ -2,12 +2,13 @@
 
 A request arrives on `nebula.nodes.<node>.asks.<verb>` as JSON `{"vm": …, …}`. The answer is JSON, `{"ok": …}` or
 `{"problem": …}` as for a command; or raw bytes, described by its headers. A node that has its key answers only gateways
-(`proofs.py`).
+(`proofs.py`), and its answers have a MAC (`signing.py`).
 """
 
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -16,7 +17,8 @@ from nats.errors import Error as NatsError
 from domain.contract import Connection, ConsoleLog, Question
 from domain.guest import Guest
 from node_daemon.asks.proofs import AskProofs, NeedsChallenge
-from node_daemon.asks.sessions import ConnectionRequest, Denied, Sessions
+from node_daemon.asks.sessions import ConnectionRequest, Denied, SessionKey, Sessions
+from node_daemon.asks.signing import SigningResponder, session_keys
 from node_daemon.hypervisor import console_log
 from node_daemon.hypervisor.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refused, Unreachable
 from node_daemon.storage.storage import DiskStore
@@ -55,7 +57,7 @@ class Answers:
         self._sessions = Sessions(bus, node, hypervisor)
         self._running: set[asyncio.Task[None]] = set()
         self._guests: dict[str, asyncio.Task[Guest]] = {}
-        self._verbs: Mapping[str, Callable[[bytes], Awaitable[Answer]]] = {
+        self._verbs: Mapping[str, Callable[[bytes, SessionKey | None], Awaitable[Answer]]] = {
             "console-log": self._console_log,
             "console": self._console,
             "vnc": self._display,
@@ -86,23 +88,28 @@ class Answers:
         task.add_done_callback(self._running.discard)
 
     async def _answer(self, msg: Msg) -> None:
-        await self._responder.carry_out(msg, self._find_answer)
-
-    async def _find_answer(self, msg: Msg) -> Answer:
         try:
-            self._proofs.check(msg)
+            key = self._proofs.check(msg)
         except NeedsChallenge as error:
-            return Answer(replies.refused(error.refusal), {CHALLENGE: self._proofs.new_challenge()})
+            headers = {CHALLENGE: self._proofs.new_challenge()}
+            await self._responder.answer(msg, replies.refused(error.refusal), headers)
+        except Denied as error:
+            await self._responder.answer(msg, replies.refused(error.refusal))
+        else:
+            responder = SigningResponder(self._bus, explain, key)
+            await responder.carry_out(msg, partial(self._find_answer, key=key))
+
+    async def _find_answer(self, msg: Msg, key: bytes | None) -> Answer:
         verb = msg.subject.rsplit(".", 1)[-1]
         if verb not in self._verbs:
             raise Denied("unknown_question", f"this node does not know the request {verb}: upgrade its daemon", 501)
         try:
-            return await self._verbs[verb](msg.data)
+            return await self._verbs[verb](msg.data, session_keys(key, msg))
         except OSError as error:
             log.warning("cannot answer a request", verb=verb, error=str(error))
             raise Denied("node_failed", f"{verb}: {error}", 503) from error
 
-    async def _console_log(self, question: bytes) -> Answer:
+    async def _console_log(self, question: bytes, _: SessionKey | None) -> Answer:
         request = ConsoleLog.model_validate_json(question)
         newest = self._disks.console(request.vm)
         clock = asyncio.get_running_loop()
@@ -119,19 +126,19 @@ class Answers:
                 return Answer(piece.data, {"Nebula-Cursor": piece.cursor, "Nebula-More": str(piece.more).lower()})
             await asyncio.sleep(LOOK)
 
-    async def _console(self, question: bytes) -> Answer:
+    async def _console(self, question: bytes, key: SessionKey | None) -> Answer:
         request = Connection.model_validate_json(question)
         await self._sessions.console(
-            ConnectionRequest("console", request.vm, request.session, request.actor, request.force)
+            ConnectionRequest("console", request.vm, request.session, request.actor, request.force, key)
         )
         return Answer(replies.accepted({}))
 
-    async def _display(self, question: bytes) -> Answer:
+    async def _display(self, question: bytes, key: SessionKey | None) -> Answer:
         request = Connection.model_validate_json(question)
-        await self._sessions.display(ConnectionRequest("vnc", request.vm, request.session, request.actor))
+        await self._sessions.display(ConnectionRequest("vnc", request.vm, request.session, request.actor, key=key))
         return Answer(replies.accepted({}))
 
-    async def _guest(self, question: bytes) -> Answer:
+    async def _guest(self, question: bytes, _: SessionKey | None) -> Answer:
         vm = Question.model_validate_json(question).vm
         try:
             guest = await asyncio.shield(self._ask_agent(vm))

@@ -7,7 +7,8 @@ guest keeps running.
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Literal
 
 from nats.aio.client import Client
@@ -37,15 +38,22 @@ class Denied(Exception):
         self.refusal = Refusal.model_construct(code=code, status=status, detail=detail[:MOST_DETAIL])
 
 
+SessionKey = Callable[[str], bytes]
+"""The key of one direction of a new session, by the subject that it goes to."""
+
+
 @dataclass(frozen=True)
 class ConnectionRequest:
-    """A request of `actor` to connect to the console or display of a VM. `session`: id of the new session."""
+    """A request of `actor` to connect to the console or display of a VM. `session`: id of the new session. `key` None:
+    its bytes are not sealed.
+    """
 
     kind: Literal["console", "vnc"]
     vm: str
     session: str
     actor: str
     force: bool = False
+    key: SessionKey | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass
@@ -126,6 +134,8 @@ class Sessions:
     async def _connect(self, request: ConnectionRequest, channel: Channel) -> None:
         here, there = (subjects.session(self._node, request.session, receiver) for receiver in ("node", "gateway"))
         pipe = Pipe(self._bus, here, there)
+        if request.key is not None:
+            pipe.seal(request.key(there), request.key(here))
         try:
             await pipe.open()
         except BaseException:

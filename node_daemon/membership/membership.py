@@ -42,6 +42,7 @@ from domain.contract import (
 )
 from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from runtime import logs, subjects
+from runtime.answer_keys import unsealed
 from runtime.bus import replies, requests
 from runtime.bus.api import imports
 from runtime.bus.replies import InvalidReply, Refusal, Result
@@ -68,9 +69,13 @@ ANSWERED = 4
 LOST = "the lease of this node was given to another daemon; this daemon stops its work"
 
 
+Learn = Callable[[tuple[str, ...], tuple[bytes | None, ...]], None]
+
+
 class Membership:
     """The lease of one daemon for its node. `lease` is 0 while it has none; `refused`: another daemon has it.
-    `key`: the node's key; None: this node was never given one, and does not sign. `learn`: takes the keys of gateways.
+    `key`: the node's key; None: this node was never given one, and does not sign. `learn`: takes the keys of gateways,
+    and those of the answers to them.
     """
 
     def __init__(
@@ -81,7 +86,7 @@ class Membership:
         describe: Callable[[], Awaitable[NodeInfo]],
         take_over: bool = False,
         key: bytes | None = None,
-        learn: Callable[[tuple[str, ...]], None] = lambda _: None,
+        learn: Learn = lambda _keys, _answers: None,
     ) -> None:
         self._key = key
         self._learn = learn
@@ -256,9 +261,13 @@ class Membership:
             raise InvalidReply("its MAC is wrong or missing: handlers did not write it for this node")
 
     def _challenge_is(self, given: Challenged) -> None:
-        self._learn(given.ask_keys)
+        self._learn_keys(given)
         self.challenge = given.challenge
         self.challenged.set()
+
+    def _learn_keys(self, given: LeaseGranted | Challenged) -> None:
+        key, sealed = self._key, given.answer_keys if self._key is not None else ()
+        self._learn(given.ask_keys, tuple(unsealed(each, key) for each in sealed if key is not None))
 
     async def _without_handlers(self) -> None:
         """No handlers answer, so no lease is granted now. Continue the last lease, if it was granted to this folder."""
@@ -287,7 +296,7 @@ class Membership:
         self._last_warning = warning
 
     def _accept(self, granted: LeaseGranted) -> None:
-        self._learn(granted.ask_keys)
+        self._learn_keys(granted)
         self._heir = False
         self.seconds = granted.seconds
         self._confirm(granted.lease)

@@ -7,6 +7,8 @@ Each end subscribes to one subject and publishes on another. A message is a lett
     T  the number of bytes that were taken so far; repeated every few seconds as a sign of life
     E  the end of the connection; the data are the reason as text
 
+With keys, each message is sealed (`frames.py`): nobody else on the bus can read one or make one.
+
 Core NATS does not guarantee delivery. So an end closes the connection if bytes are missing, or if it receives nothing
 for a while. The client can connect again, and never gets a damaged stream.
 """
@@ -19,6 +21,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
+
+from runtime.bus.frames import Frames
 
 #: Maximum number of bytes that were sent and not taken yet, and of bytes in one message.
 WINDOW, PIECE = 256 * 1024, 32 * 1024
@@ -36,9 +40,12 @@ class Ended(Exception):
 
 
 class Pipe:
-    """One end. `here`: the subject that it receives on; `there`: the subject of the other end."""
+    """One end. `here`: the subject that it receives on; `there`: the subject of the other end. Until `seal`, messages
+    are not sealed.
+    """
 
     def __init__(self, nc: Client, here: str, there: str) -> None:
+        self._frames: Frames | None = None
         self._nc = nc
         self._here = here
         self._there = there
@@ -58,6 +65,12 @@ class Pipe:
         self._last_message = asyncio.get_running_loop().time()
         self._subscription = await self._nc.subscribe(self._here, cb=self._on_message)
         self._beating = asyncio.create_task(self._beat())
+
+    def seal(self, sending: bytes, receiving: bytes) -> None:
+        """From now on all messages are sealed with these keys, and others are ignored. The other end must not have sent
+        any before.
+        """
+        self._frames = Frames(sending, receiving, _HEAD.size)
 
     async def send(self, data: bytes) -> None:
         """Send the data; waits while the other end has not taken earlier bytes. Raises Ended."""
@@ -100,11 +113,11 @@ class Pipe:
             self._subscription = None
 
     async def _on_message(self, msg: Msg) -> None:
-        if len(msg.data) < _HEAD.size or self.ended is not None:
+        found = self._opened(msg.data)
+        if found is None or self.ended is not None:
             return
         self._last_message = asyncio.get_running_loop().time()
-        letter, number = _HEAD.unpack_from(msg.data)
-        data = msg.data[_HEAD.size :]
+        letter, number, data = found
         match letter:
             case b"D" if number == self._received and len(self._waiting) + len(data) <= WINDOW:
                 self._received += len(data)
@@ -117,6 +130,14 @@ class Pipe:
                 self._room.set()
             case b"E":
                 self._end(data.decode(errors="replace"))
+
+    def _opened(self, message: bytes) -> tuple[bytes, int, bytes] | None:
+        """The parts of a message; None if the other end did not make it."""
+        found = (message[: _HEAD.size], message[_HEAD.size :]) if self._frames is None else self._frames.open(message)
+        if found is None or len(found[0]) < _HEAD.size:
+            return None
+        letter, number = _HEAD.unpack(found[0])
+        return letter, number, found[1]
 
     def _end(self, reason: str) -> None:
         if self.ended is None:
@@ -138,7 +159,8 @@ class Pipe:
         await self._publish(b"T", self._taken)
 
     async def _publish(self, letter: bytes, number: int, data: bytes = b"") -> None:
+        head = _HEAD.pack(letter, number)
         try:
-            await self._nc.publish(self._there, _HEAD.pack(letter, number) + data)
+            await self._nc.publish(self._there, head + data if self._frames is None else self._frames.seal(head, data))
         except (NatsError, OSError) as error:
             self._end(f"the bus does not answer: {error!r}")

@@ -205,7 +205,7 @@ async def health(side: WriteSide, source: str) -> int:
 
 async def test_a_lease_is_granted_to_a_signed_request_with_a_challenge(side: WriteSide) -> None:
     node = Signing(side, "granted")
-    assert set((await node.register())["ok"]) == {"challenge", "ask_keys"}
+    assert set((await node.register())["ok"]) == {"challenge", "ask_keys", "answer_keys"}
     assert await node.state() is None
     assert (await node.join()).lease == 1
     state = await node.state()
@@ -250,11 +250,15 @@ async def test_an_earlier_registration_sent_again_takes_no_lease(
     now = time.time()
     used = (await node.register())["ok"]["challenge"]
     assert (await node.register(challenge=used))["ok"]["lease"] == 1
-    assert set((await node.register(boot="old", heir=True, challenge=used))["ok"]) == {"challenge", "ask_keys"}
+    assert set((await node.register(boot="old", heir=True, challenge=used))["ok"]) == {
+        "challenge",
+        "ask_keys",
+        "answer_keys",
+    }
     for purpose, at in (("register 1", now - FRESH - 1), ("register 0", now), (HEARTBEAT, now)):
         old = node.keys.challenge(node.name, purpose, at)
         answer = await node.register(boot="old", heir=True, challenge=old)
-        assert set(answer["ok"]) == {"challenge", "ask_keys"}
+        assert set(answer["ok"]) == {"challenge", "ask_keys", "answer_keys"}
     state = await node.state()
     assert state is not None and state.lease == 1
 

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import os
+import struct
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 from runtime.bus import pipe as module
 from runtime.bus.pipe import BYTES_LOST, NOT_ANSWERING, WINDOW, Ended, Pipe
@@ -16,10 +18,12 @@ from runtime.local.servers import NatsServer
 
 
 @asynccontextmanager
-async def pair(server: NatsServer) -> AsyncIterator[tuple[Pipe, Pipe]]:
+async def pair(server: NatsServer, *keys: tuple[bytes, bytes]) -> AsyncIterator[tuple[Pipe, Pipe]]:
     one, other = await nats.connect(server.url), await nats.connect(server.url)
     here, there = f"test.{uuid.uuid4().hex}", f"test.{uuid.uuid4().hex}"
     ends = Pipe(one, here, there), Pipe(other, there, here)
+    for each, own in zip(ends, keys, strict=False):
+        each.seal(*own)
     for each in ends:
         await each.open()
     await one.flush()
@@ -92,3 +96,36 @@ async def test_what_was_lost_is_never_papered_over(nats_server: NatsServer) -> N
                 await end.receive()
         with contextlib.suppress(Ended):
             await one.send(b"more")
+
+
+async def test_nobody_else_writes_into_a_sealed_one(nats_server: NatsServer) -> None:
+    """On a bus on which a third party hears all, and may publish on both subjects."""
+    keys = os.urandom(32), os.urandom(32)
+    stranger, heard = await nats.connect(nats_server.url), list[tuple[str, bytes]]()
+
+    async def note(msg: Msg) -> None:
+        heard.append((msg.subject, msg.data))
+
+    async with pair(nats_server, keys, keys[::-1]) as (one, other), asyncio.timeout(60):
+        await stranger.subscribe("test.>", cb=note)
+        await stranger.flush()
+        await one.send(b"first")
+        assert await other.receive() == b"first"
+        head = struct.Struct(">cQ").pack
+        for subject in (one._here, other._here):
+            for forged in (head(b"D", 5) + b"forged", head(b"E", 0) + b"over", head(b"T", 99), b"", b"\0" * 64):
+                await stranger.publish(subject, forged)
+        await stranger.flush()
+        for subject, data in list(heard):
+            await stranger.publish(subject, data)
+        await stranger.flush()
+        await one.send(b"second")
+        assert await other.receive() == b"second"
+        await other.send(b"back")
+        assert await one.receive() == b"back"
+        assert one.ended is None and other.ended is None
+        assert not any(word in data for _, data in heard for word in (b"first", b"second", b"back"))
+        await one.close("over")
+        with pytest.raises(Ended, match="over"):
+            await other.receive()
+    await stranger.close()
