@@ -17,6 +17,8 @@ from cryptography.x509.oid import NameOID
 
 from cli.client.client import Client
 from cli.client.errors import Unreachable
+from node_daemon.failure import Temporary
+from node_daemon.storage import seed_disk
 from runtime import trust
 from runtime.images import download
 from tests.image_server import LOOPBACK
@@ -132,3 +134,19 @@ async def test_the_cli_trusts_whom_the_system_trusts(
         await asyncio.to_thread(Client(url, None, print).get, "/v1/nodes")
     bundle.write_bytes(ca)
     assert await asyncio.to_thread(Client(url, None, print).get, "/v1/nodes") == {"ok": True}
+
+
+async def test_the_data_of_a_guest_comes_from_whom_the_system_trusts(bundle: Path, private: tuple[str, bytes]) -> None:
+    url, ca = private
+    with pytest.raises(Temporary, match="CERTIFICATE_VERIFY_FAILED"):
+        await seed_disk.fetch(f"{url}/secret/")
+    bundle.write_bytes(ca)
+    assert await seed_disk.fetch(f"{url}/secret/") == dict.fromkeys(seed_disk.DOCUMENTS, BODY)
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1/", "HTTP://192.0.2.1/"])
+def test_nothing_is_read_for_a_server_without_tls(url: str, bundle: Path) -> None:
+    bundle.write_bytes(b"no certificate at all")
+    context = trust.trusted_at(url)
+    assert (context.get_ca_certs(), context.verify_mode, context.check_hostname) == ([], ssl.CERT_REQUIRED, True)
+    assert trust.trusted_at("https://192.0.2.1/").get_ca_certs()

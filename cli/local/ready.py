@@ -16,6 +16,7 @@ from cli.client.credentials import Given, target
 from cli.client.errors import Refused, Unreachable
 from cli.local.progress import Progress
 from runtime.local.child import ServerError
+from runtime.trust import trusted_at
 
 #: Seconds for the roles to be ready: they may have a long log to read first.
 START_SECONDS = 300.0
@@ -80,7 +81,7 @@ def _create_first_project(api: Client) -> Document:
 def _serves_guests(url: str) -> None:
     """Raises Unreachable while guest-data cannot answer guests."""
     try:
-        with httpx.Client(trust_env=False, timeout=PATIENCE) as http:
+        with httpx.Client(trust_env=False, timeout=PATIENCE, verify=trusted_at(url)) as http:
             found = http.get(f"{url}/healthz")
     except httpx.HTTPError as error:
         raise Unreachable(f"{url}: {error!r}") from error

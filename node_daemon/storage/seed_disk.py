@@ -18,6 +18,7 @@ import pycdlib
 from domain.contract import SeedMedium
 from node_daemon.failure import Temporary, of_os_error
 from runtime.files.files import put_in_place
+from runtime.trust import trusted_at
 
 #: The documents of a seed, and those that are left out if they are empty.
 DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")
@@ -52,7 +53,7 @@ def pointer(url: str) -> dict[str, bytes]:
 
 async def fetch(url: str) -> dict[str, bytes]:
     """The documents at a seed URL, by name. Raises Temporary for any failure of the data source."""
-    async with httpx.AsyncClient(timeout=SECONDS, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=SECONDS, trust_env=False, verify=trusted_at(url)) as client:
         try:
             return {name: await document(client, url, name) for name in DOCUMENTS}
         except httpx.HTTPError as error:
