@@ -21,7 +21,10 @@ MEANING: dict[int, tuple[str, tuple[str, ...]]] = {
     ),
     401: (
         "there is no token, or an unknown one",
-        ("unauthorized", "join_token_invalid", "join_token_used", "join_token_expired"),
+        (
+            *("unauthorized", "join_token_invalid", "join_token_used", "join_token_expired"),
+            *("join_proof_missing", "join_proof_invalid"),
+        ),
     ),
     403: (
         "the caller may not do this, or the call is from a web page of another site",
