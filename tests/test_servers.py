@@ -3,16 +3,17 @@
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import nats
 import psycopg
 import pytest
 
-from runtime.local import libvirtd
-from runtime.local.child import ServerError, spawn
+from runtime.local import libvirtd, ports, servers
+from runtime.local.child import ServerError, free_port, remembered_port, spawn
 from runtime.local.libvirtd import ensure_libvirt
-from runtime.local.servers import create_database, start_nats, start_postgres
+from runtime.local.servers import POSTGRES_PORT, create_database, start_nats, start_postgres
 
 
 @pytest.fixture
@@ -52,6 +53,43 @@ async def test_a_taken_port_is_named(home: Path) -> None:
         await start_nats(home / "other", port=first.port)
     assert first.child.running
     await first.stop()
+
+
+@pytest.fixture
+def another(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The ports that are chosen next; another program takes the one that is its own, right after the choice."""
+    chosen: list[int] = []
+    monkeypatch.setattr(ports, "free_port", lambda: chosen.pop(0) if chosen else free_port())
+    monkeypatch.setattr(servers, "require_free", lambda port: None)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        chosen.append(other.getsockname()[1])
+        yield chosen
+
+
+@pytest.mark.parametrize("monitoring", [False, True])
+async def test_nats_takes_other_ports_if_one_is_lost(home: Path, another: list[int], monitoring: bool) -> None:
+    taken = another[0]
+    if monitoring:
+        another.insert(0, free_port())
+    server = await start_nats(home)
+    assert another == []
+    assert taken not in (server.port, server.monitor)
+    await server.stop()
+
+
+async def test_postgres_takes_another_port_if_one_is_lost(home: Path, another: list[int]) -> None:
+    taken = another[0]
+    server = await start_postgres(home, durable=False)
+    assert another == []
+    assert server.port != taken
+    assert remembered_port(home / POSTGRES_PORT) == server.port
+    await server.stop()
+
+
+def test_no_port_is_given_twice() -> None:
+    found = [free_port() for _ in range(300)]
+    assert len(set(found)) == len(found)
 
 
 async def test_nats_says_why_it_does_not_start(home: Path) -> None:

@@ -140,17 +140,22 @@ def remembered_port(file: Path) -> int | None:
 
 #: Ports of servers without a port of their own.
 LISTENED = range(16384, 32768)
+#: Those that this process got from `free_port`.
+_returned: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port on loopback that is not in use now.
+    """A TCP port on loopback that is not in use now. It was not returned before, or two servers might get it.
 
     It is not one of those that the kernel gives to outgoing connections (from 32768 on by default), or such a
     connection could have it before the server is started that should listen there.
     """
     for port in random.SystemRandom().sample(LISTENED, 100):  # a forked process has the numbers of its parent else
+        if port in _returned:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
+            _returned.add(port)
             return port
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

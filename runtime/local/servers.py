@@ -35,6 +35,7 @@ from runtime.local.child import (
     spawn,
     stop_leftover,
 )
+from runtime.local.ports import on_free_ports
 
 NATS_CONF = Path(__file__).resolve().parent.parent.parent / "nats.conf"
 POSTGRES_ROLES = NATS_CONF.with_name("postgres.sql")
@@ -125,29 +126,33 @@ async def start_nats(
     store.mkdir(exist_ok=True)
     pid_file = home / "nats.pid"
     await stop_leftover(pid_file, str(pid_file))
-    port = port or free_port()
-    require_free(port)
-    monitor = free_port() if accounts is None else 0
-    options = ["--config", str(conf), "--pid", str(pid_file)]
-    if accounts is None:
-        options += ["--http_port", str(monitor)]
-    else:
+    if port:
+        require_free(port)
+    if accounts is not None:
         accounts.write()  # with revocations that the server did not take while it ran
         adopt(store, accounts.public[Account.CONTROL])
-        options[1] = str(accounts.configuration(conf))
-    child = await spawn(
-        "nats-server",
-        [str(program), *options],
-        home / "log" / "nats.log",
-        env={"NEBULA_NATS_PORT": str(port), "NEBULA_NATS_STORE": json.dumps(str(store))},
-    )
-    server = NatsServer(child, home, port, monitor, address, encrypted)
-    try:
-        await _wait_for_jetstream(server)
-    except BaseException:
-        await child.kill()
-        raise
-    return server
+        conf = accounts.configuration(conf)
+
+    async def start(*free: int) -> NatsServer:
+        """On the given port and these free ones: its own, if none is given, and the one for monitoring."""
+        own, *rest = (*([port] if port else []), *free)
+        require_free(own)
+        monitor = ["--http_port", str(rest[0])] if rest else []
+        child = await spawn(
+            "nats-server",
+            [str(program), "--config", str(conf), "--pid", str(pid_file), *monitor],
+            home / "log" / "nats.log",
+            env={"NEBULA_NATS_PORT": str(own), "NEBULA_NATS_STORE": json.dumps(str(store))},
+        )
+        server = NatsServer(child, home, own, rest[0] if rest else 0, address, encrypted)
+        try:
+            await _wait_for_jetstream(server)
+        except BaseException:
+            await child.kill()
+            raise
+        return server
+
+    return await on_free_ports((not port) + (accounts is None), start)
 
 
 async def _wait_for_jetstream(server: NatsServer) -> None:
@@ -220,31 +225,35 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
     await stop_leftover(data / "postmaster.pid", str(data))
 
     if port is None:
-        port = postgres_port(home)
-    require_free(port)
+        port = remembered_port(home / POSTGRES_PORT)
     settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "max_connections": "200"}
     if not durable:
         settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-    child = await spawn(
-        "postgres",
-        [
-            str(programs / "postgres"),
-            *("-D", str(data), "-p", str(port)),
-            *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
-        ],
-        home / "log" / "postgres.log",
-        user=user,
-        death_signal="INT",
-    )
-    server = Postgres(child, home, port, password)
-    try:
-        await _wait_for_database(server)
-        await set_up_roles(server, "nebula")
-    except BaseException:
-        await child.kill()
-        raise
-    put(home / POSTGRES_PORT, str(port))
-    return server
+
+    async def start(own: int) -> Postgres:
+        require_free(own)
+        child = await spawn(
+            "postgres",
+            [
+                str(programs / "postgres"),
+                *("-D", str(data), "-p", str(own)),
+                *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
+            ],
+            home / "log" / "postgres.log",
+            user=user,
+            death_signal="INT",
+        )
+        server = Postgres(child, home, own, password)
+        try:
+            await _wait_for_database(server)
+            await set_up_roles(server, "nebula")
+        except BaseException:
+            await child.kill()
+            raise
+        put(home / POSTGRES_PORT, str(own))
+        return server
+
+    return await (start(port) if port is not None else on_free_ports(1, start))
 
 
 def postgres_port(home: Path) -> int:
