@@ -23,6 +23,8 @@ from runtime import logs
 from runtime.bus.accounts.table import API
 from runtime.bus.headers import header_block, parsed
 from runtime.bus.login import EXPIRED, advice, login, refusal, refuses, tls_of
+from runtime.bus.renewed import Renewed, found
+from runtime.bus.responder import INBOX
 from runtime.bus.transport import TcpStream
 from runtime.settings import Common
 from runtime.tasks.patience import CannotRun, log_answers, log_waiting, patiently
@@ -222,6 +224,8 @@ class Connection(QuickClient):
         self._ended = asyncio.Event()
         self._last_logged = ""
         self._newest: Exception | None = None
+        self._renewed = Renewed(self)
+        self._renewing: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Connect; try each server once. Raises CannotRun if a server refuses our user, nats.errors.Error, OSError."""
@@ -252,6 +256,41 @@ class Connection(QuickClient):
             raise self._newest or error from error
         self._ended.clear()  # one server may have refused us before another one accepted us
         self.options["max_reconnect_attempts"] = -1
+        if settings.nats_creds is not None:
+            self._renewing = asyncio.create_task(self._renewed.keep(settings.nats_creds))
+
+    @property
+    def guests(self) -> str | None:
+        """The node of whose guests this connection speaks; None: of any, or it is not that of guest-data."""
+        return self._renewed.used.guests if self._renewed.used is not None else None
+
+    async def close(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+        await super().close()
+
+    async def _process_connect_init(self) -> None:
+        file = self._settings.nats_creds
+        self._renewed.used = found(file) if file is not None else None  # nats-py reads the file now, too
+        await super()._process_connect_init()
+
+    async def _request_new_style(
+        self, subject: str, payload: bytes, timeout: float = 1, headers: dict[str, Any] | None = None
+    ) -> Msg:
+        await self._renewed.admitted()
+        return await super()._request_new_style(subject, payload, timeout, headers)
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if self._renewed.answering and reply and INBOX.fullmatch(reply.decode(errors="replace")):
+            self._renewed.heard(reply.decode())
+        await super()._process_msg(sid, subject, reply, data, headers)
+
+    async def _send_publish(
+        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
+    ) -> None:
+        await super()._send_publish(subject, reply, payload, payload_size, headers)
+        if self._renewed.answering:
+            self._renewed.answered(subject)
 
     async def until_ended(self) -> None:
         """Wait until nats-py gives up the connection, then raise CannotRun.
@@ -283,12 +322,12 @@ class Connection(QuickClient):
             log.warning("an error on the bus", error=self._last_logged)
 
     async def _on_loss(self) -> None:
-        if not self.is_closed and not self._silent:
+        if not self.is_closed and not self._silent and not self._renewed.changing:
             log_waiting(self.what, self._newest or StaleConnectionError())
 
     async def _on_return(self) -> None:
         self._last_logged = ""
-        if not self._silent:
+        if not self._silent and not self._renewed.changing:
             log_answers(self.what)
 
     async def _on_end(self) -> None:

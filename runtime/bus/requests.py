@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: Seconds between two tries while no responder is subscribed.
 PAUSE = 0.1
+#: Seconds to wait for a responder at least: one that changes its credential is away for a moment (`renewed.py`).
+AWAY = 0.5
 
 
 class Unanswered(Exception):
@@ -47,7 +49,7 @@ class Refused(Exception):
 @dataclass(frozen=True, slots=True)
 class Patience:
     """Times in seconds. `one_try`: to wait for the answer to one try. `in_all`: during which the request is sent again;
-    0: once only. `nobody`: to wait for a responder; 0: fail immediately without one.
+    0: once only. `nobody`: to wait for a responder, AWAY at least.
     """
 
     one_try: float
@@ -65,7 +67,7 @@ async def ask(nc: Client, subject: str, body: bytes, patience: Patience, headers
         try:
             return await nc.request(subject, body, timeout=wait, headers=headers)
         except NoRespondersError as error:
-            if passed >= patience.nobody:
+            if passed >= max(patience.nobody, AWAY):
                 raise NobodyThere(subject) from error
             await asyncio.sleep(PAUSE)
         except TimeoutError as error:

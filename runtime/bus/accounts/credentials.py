@@ -33,7 +33,9 @@ class BadCredentials(ValueError):
 @dataclass(frozen=True)
 class Credential:
     """What a credential says of itself; the server judges it. `expires`: in seconds since 1970, None for never.
-    `issuer`: the public key of its account.
+
+    `issuer`: the public key of its account. `answering`: it may answer only what its own connection has heard.
+    `guests`: the node of whose guests it speaks; None for any.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Credential:
     inbox: str | None
     expires: float | None
     issuer: str | None = None
+    answering: bool = False
+    guests: str | None = None
 
     @property
     def imports(self) -> bool:
@@ -80,6 +84,8 @@ def read(file: Path) -> Credential:
             inbox=f"_INBOX.{named['inbox']}" if "inbox" in named else None,
             expires=float(expires) if isinstance(expires, int | float) else None,
             issuer=str(nats["issuer_account"]) if "issuer_account" in nats else None,
+            answering="resp" in nats,
+            guests=named.get("guests"),
         )
     except (KeyError, ValueError, AssertionError) as error:
         raise BadCredentials(f"{file} has no valid JWT of a user of NATS") from error
