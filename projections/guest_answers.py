@@ -2,6 +2,7 @@
 
 Guest-data sends the secret of a guest's URL; only the secret identifies the seed. Guest-data may run on any node, so it
 is not trusted: the message that a guest is ready is checked again here, and the command for handlers is made here.
+The guest-data of a host that joined asks on a subject of its node, and only for guests that are placed there.
 
 - A guest may be faster than the read models. An unknown secret, or one of a VM that is off, is looked up again when the
   read models have reached the end that the log had at the request. If that takes too long, the answer is 503 (try
@@ -41,11 +42,14 @@ from eventstore.log.store import EventStore, Unavailable
 from eventstore.vault.vault import Erased, VaultUnavailable, WrongMasterKey
 from projections import seeds, ssh
 from projections.database import Pool, ReadModelsUnavailable
+from projections.elsewhere import Elsewhere
 from projections.model import Secrets
 from projections.position import Position
 from projections.seeds import Seed
 from runtime import logs, subjects
 from runtime.bus import replies, requests
+from runtime.bus.accounts.table import OF_ANY_NODE
+from runtime.bus.refusal_records import RefusalRecords
 from runtime.bus.replies import InvalidReply, Refusal
 from runtime.bus.requests import Patience, Unanswered
 from runtime.bus.responder import Answer, Responder
@@ -81,24 +85,33 @@ class Refused(Exception):
 class GuestAnswers:
     """Answers the questions of guest-data while `run` runs."""
 
-    def __init__(self, nc: Client, pool: Pool, secrets: Secrets, position: Position) -> None:
+    def __init__(
+        self,
+        nc: Client,
+        pool: Pool,
+        secrets: Secrets,
+        position: Position,
+        records: RefusalRecords[Elsewhere] | None = None,
+    ) -> None:
         self._nc = nc
         self._pool = pool
         self._secrets = secrets
         self._position = position
+        self._records = records
         self._responder = Responder(nc, refusal)
         self._places = asyncio.Semaphore(AT_A_TIME)
         self._working: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Answer until cancelled."""
-        for subject, kind, answer, seconds in (
-            (subjects.GUEST_SEED, SeedQuestion, self.seed, ASK_SECONDS),
-            (subjects.GUEST_READY, GuestReady, self.ready, READY_SECONDS),
-            (subjects.GUEST_SEEDS_HELD, SeedsHeld, self.held, ASK_SECONDS),
+        for of_any, of_node, kind, answer, seconds in (
+            (subjects.GUEST_SEED, subjects.guest_seed, SeedQuestion, self.seed, ASK_SECONDS),
+            (subjects.GUEST_READY, subjects.guest_ready, GuestReady, self.ready, READY_SECONDS),
+            (subjects.GUEST_SEEDS_HELD, subjects.guest_seeds_held, SeedsHeld, self.held, ASK_SECONDS),
         ):
             callback = self._callback(kind, answer, seconds)  # type: ignore[arg-type]
-            await self._nc.subscribe(subject, queue=QUEUE, cb=callback)
+            await self._nc.subscribe(of_any, queue=QUEUE, cb=callback)
+            await self._nc.subscribe(of_node("*"), queue=QUEUE, cb=callback)
         log.info("answering guest-data")
         try:
             await asyncio.Event().wait()
@@ -106,13 +119,13 @@ class GuestAnswers:
             await tasks.end(self._working)
 
     def _callback(
-        self, kind: type[M], answer: Callable[[M], Awaitable[BaseModel | None]], seconds: float
+        self, kind: type[M], answer: Callable[[M, str | None], Awaitable[BaseModel | None]], seconds: float
     ) -> Callable[[Msg], Awaitable[None]]:
         """The callback for one kind of question. It answers within so many seconds."""
 
         async def work(msg: Msg) -> Answer:
             async with asyncio.timeout(seconds):  # after that, nobody waits for the answer
-                found = await answer(kind.model_validate_json(msg.data))
+                found = await answer(kind.model_validate_json(msg.data), asking(msg.subject))
             return Answer(replies.accepted(found.model_dump(mode="json") if found is not None else {}))
 
         async def take(msg: Msg) -> None:
@@ -127,9 +140,9 @@ class GuestAnswers:
 
         return take
 
-    async def seed(self, question: SeedQuestion) -> GuestSeed:
+    async def seed(self, question: SeedQuestion, node: str | None = None) -> GuestSeed:
         """The data for the guest of this secret, and who may have them. Raises Refused."""
-        seed = await self.find(question.secret)
+        seed = await self.find(question.secret, node, "seed")
         user_data = b""
         if seed.user_data is not None:
             try:
@@ -151,13 +164,21 @@ class GuestAnswers:
             raise Refused(503, UNAVAILABLE, "the data of the guest does not fit into a message")
         return answer
 
-    async def find(self, secret: str) -> Seed:
-        """The seed of a secret. Raises Refused: 404 if there is none, or its VM is off; 503 while the read models are
-        too old to know.
+    async def find(self, secret: str, node: str | None = None, verb: str = "") -> Seed:
+        """The seed of a secret. `node`: whose guest-data asks; None: it may ask for guests of any node.
+
+        Raises Refused: 404 if there is none, its VM is not on that node, or is off; 503 while the read models are too
+        old to know.
         """
         found = await self._when_current(
-            lambda: seeds.find(self._pool, secret), lambda seed: seed is not None and not seed.access.off
+            lambda: seeds.find(self._pool, secret),
+            lambda seed: seed is not None and not seed.access.off and node in (None, seed.access.node),
         )
+        if found is not None and node is not None and found.access.node != node:
+            log.warning("guest-data asked for a guest of another node", node=node, vm=found.vm, verb=verb)
+            if self._records is not None:
+                self._records.note(Elsewhere(node, found.vm, verb))
+            found = None
         if found is None:
             raise Refused(404, UNKNOWN, "unknown secret")
         if found.access.off:
@@ -191,9 +212,9 @@ class GuestAnswers:
             else:
                 reached = await self._position.reach(end, min(remaining, LOOK_SECONDS))
 
-    async def ready(self, message: GuestReady) -> None:
+    async def ready(self, message: GuestReady, node: str | None = None) -> None:
         """Send handlers the command `guest-ready`. Raises Refused."""
-        seed = await self.find(message.secret)
+        seed = await self.find(message.secret, node, "ready")
         if message.call.instance_id != seed.instance_id:
             raise Refused(400, REFUSED, "instance_id: it belongs to another machine")
         args = {
@@ -213,10 +234,19 @@ class GuestAnswers:
             status, code = (503, UNAVAILABLE) if refused.refusal.status >= 500 else (400, REFUSED)
             raise Refused(status, code, str(refused)) from refused
 
-    async def held(self, question: SeedsHeld) -> SeedsUnknown:
-        """The digests that are no longer valid. Raises Refused while the read models are too old to know."""
-        valid = await self._when_current(lambda: seeds.valid_digests(self._pool, question.digests), lambda _: False)
+    async def held(self, question: SeedsHeld, node: str | None = None) -> SeedsUnknown:
+        """The digests that are not valid any more, or not on that node.
+
+        Raises Refused while the read models are too old to know.
+        """
+        digests = question.digests
+        valid = await self._when_current(lambda: seeds.valid_digests(self._pool, digests, node), lambda _: False)
         return SeedsUnknown(digests=tuple(each for each in question.digests if each not in valid))
+
+
+def asking(subject: str) -> str | None:
+    """The node whose guest-data asks on a subject; None if it may ask for guests of any node."""
+    return None if subject in OF_ANY_NODE else subjects.node_of(subject)
 
 
 def refusal(error: Exception) -> Refusal | None:

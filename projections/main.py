@@ -9,11 +9,13 @@ from domain.contract import RoleProcess, RoleStatus
 from eventstore.log.keyring import Keyring
 from eventstore.vault.vault import Vault
 from projections import database
+from projections.elsewhere import Elsewhere
 from projections.guest_answers import GuestAnswers
 from projections.position import Position
 from projections.runner import Runner
 from runtime import logs, subjects
 from runtime.bus import bus
+from runtime.bus.refusal_records import RefusalRecords
 from runtime.bus.status import publish_status
 from runtime.files.unusable import sentence, unusable
 from runtime.process import this
@@ -58,7 +60,8 @@ async def keep(settings: ProjectionsSettings) -> None:
         vault = await patiently(f"the master key {path}", opened, (OSError,))
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position, event_keys=keys)
-        answers = GuestAnswers(nc, pool, vault, position)
+        records = RefusalRecords[Elsewhere](nc, subjects.refusal("elsewhere"))
+        answers = GuestAnswers(nc, pool, vault, position, records)
         process, began = RoleProcess.model_validate(this(), from_attributes=True), datetime.now(UTC)
 
         def status_message(ends: bool) -> bytes:
@@ -71,6 +74,7 @@ async def keep(settings: ProjectionsSettings) -> None:
                 "status", publish_status(nc, subjects.role_status("projections", process.id), status_message)
             )
             essential.start("guest answers", answers.run())
+            essential.start("refusals", records.run())
             await essential.for_ever()
     finally:
         await pool.close()

@@ -64,7 +64,7 @@ class Access:
     """Who may have the seed of a VM now.
 
     `off`: the VM is off, and no boot is ordered. `on_disk`: the node puts the seed on a disk. `finished`: the guest has
-    been ready for AFTER_READY seconds in its present boot.
+    been ready for AFTER_READY seconds in its present boot. `node`: where the VM is placed.
     """
 
     mac: str
@@ -72,6 +72,7 @@ class Access:
     off: bool = False
     on_disk: bool = False
     finished: bool = False
+    node: str | None = None
 
 
 NOBODY = Access(mac="", off=True)
@@ -86,6 +87,7 @@ def access(vm: Vm, boots: int, virt_type: str | None, mediums: Iterable[str | No
         off=vm.phase in OFF and vm.boots <= vm.booted and vm.pending is None,
         on_disk=SeedMedium.DISK.value in mediums,
         finished=ready is not None and ready.boots == boots and (now - ready.at).total_seconds() > AFTER_READY,
+        node=vm.node,
     )
 
 
@@ -286,10 +288,16 @@ async def find(pool: Pool, secret: str) -> tuple[Seed | None, int]:
     return replace(seed, secret_boot=boots, ssh_keys=keys, access=may), found.position
 
 
-async def valid_digests(pool: Pool, digests: Iterable[str]) -> tuple[set[str], int]:
-    """The digests (SHA-256 of secrets, in hex) that have a seed, and the log position. Raises ReadModelsUnavailable."""
+async def valid_digests(pool: Pool, digests: Iterable[str], node: str | None = None) -> tuple[set[str], int]:
+    """The digests (SHA-256 of secrets, in hex) that have a seed, and the log position.
+
+    `node`: only those of VMs that are placed there. Raises ReadModelsUnavailable.
+    """
     hashes_ = [bytes.fromhex(digest) for digest in digests]
     found = await fetch(
-        pool, "SELECT secret_hash FROM seed_secrets WHERE secret_hash = ANY(%(hashes)s)", {"hashes": hashes_}
+        pool,
+        """SELECT h.secret_hash FROM seed_secrets h JOIN vms v ON v.project = h.project AND v.id = h.vm
+           WHERE h.secret_hash = ANY(%(hashes)s) AND (%(node)s::text IS NULL OR v.node = %(node)s)""",
+        {"hashes": hashes_, "node": node},
     )
     return {bytes(row["secret_hash"]).hex() for row in found.rows}, found.position

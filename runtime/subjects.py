@@ -299,6 +299,22 @@ GUEST_READY = f"{PREFIX}.guests.ready"
 GUEST_SEEDS_HELD = f"{PREFIX}.guests.held"
 """The subject on which guest-data asks which of its copies are no longer valid (request/reply)."""
 
+
+def guest_seed(node: str) -> str:
+    """As GUEST_SEED, for guests of one node: only the guest-data of that node can ask there."""
+    return f"{PREFIX}.nodes.{node if node == '*' else token(node)}.guests.seed"
+
+
+def guest_ready(node: str) -> str:
+    """As GUEST_READY, for guests of one node."""
+    return f"{PREFIX}.nodes.{node if node == '*' else token(node)}.guests.ready"
+
+
+def guest_seeds_held(node: str) -> str:
+    """As GUEST_SEEDS_HELD, for guests of one node."""
+    return f"{PREFIX}.nodes.{node if node == '*' else token(node)}.guests.held"
+
+
 CHECKPOINT = f"{PREFIX}.checkpoints"
 """The subject of all checkpoints, in the order of signing."""
 

@@ -1,6 +1,7 @@
 """Sends questions to the projections over the bus: the data of a guest, a guest is ready, which copies are invalid."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from domain.contract.guest_data import (
 )
 from runtime import subjects
 from runtime.bus import requests
+from runtime.bus.api import guests_of
 from runtime.bus.replies import InvalidReply
 from runtime.bus.requests import Patience, Unanswered
 
@@ -62,21 +64,29 @@ class Asker:
     async def seed(self, secret: str) -> GuestSeed:
         """The data for the guest of this secret. Raises UnknownSecret, Withheld, NoAnswer."""
         try:
-            return await self._ask(GuestSeed, subjects.GUEST_SEED, SeedQuestion(secret=secret), ASK_SECONDS)
+            subject = self._subject(subjects.GUEST_SEED, subjects.guest_seed)
+            return await self._ask(GuestSeed, subject, SeedQuestion(secret=secret), ASK_SECONDS)
         except CallRefused as error:  # by projections of another version
             raise NoAnswer(str(error)) from error
 
     async def ready(self, secret: str, call: GuestCall) -> None:
         """Forward that the guest is ready. Raises UnknownSecret, Withheld, CallRefused, NoAnswer."""
-        await self._ask(Nothing, subjects.GUEST_READY, GuestReady(secret=secret, call=call), READY_SECONDS)
+        subject = self._subject(subjects.GUEST_READY, subjects.guest_ready)
+        await self._ask(Nothing, subject, GuestReady(secret=secret, call=call), READY_SECONDS)
 
     async def invalid(self, digests: tuple[str, ...]) -> tuple[str, ...]:
         """The digests of secrets that are no longer valid. Raises NoAnswer."""
         try:
-            answer = await self._ask(SeedsUnknown, subjects.GUEST_SEEDS_HELD, SeedsHeld(digests=digests), ASK_SECONDS)
+            subject = self._subject(subjects.GUEST_SEEDS_HELD, subjects.guest_seeds_held)
+            answer = await self._ask(SeedsUnknown, subject, SeedsHeld(digests=digests), ASK_SECONDS)
         except (UnknownSecret, Withheld, CallRefused) as error:
             raise NoAnswer(str(error)) from error
         return answer.digests
+
+    def _subject(self, of_any: str, of_node: Callable[[str], str]) -> str:
+        """The subject that the credential allows now: a renewed one may be the first that is for one node only."""
+        node = guests_of(self._nc)
+        return of_any if node is None else of_node(node)
 
     async def _ask(self, kind: type[M], subject: str, question: BaseModel, seconds: float) -> M:
         try:

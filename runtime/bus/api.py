@@ -28,3 +28,9 @@ def is_imported(nc: Client) -> bool:
 def imports(nc: Client) -> bool:
     """Whether the streams are in another account, where this connection cannot create consumers."""
     return bool(getattr(nc, "imports", False))
+
+
+def guests_of(nc: Client) -> str | None:
+    """The node of whose guests this connection speaks; None: of those of any node."""
+    node = getattr(nc, "guests", None)
+    return str(node) if node is not None else None

@@ -117,7 +117,7 @@ async def test_guest_data_of_a_node_gets_a_credential_renewed_and_revoked_with_t
     async def answer(msg: Msg) -> None:
         await msg.respond(replies.accepted(SeedsUnknown(digests=()).model_dump()))
 
-    await projections.subscribe(subjects.GUEST_SEEDS_HELD, cb=answer)
+    await projections.subscribe(subjects.guest_seeds_held("*"), cb=answer)
     nc = await bus.connect(guest_settings(home), "guest-data")
     assert await Asker(nc).invalid(()) == ()
     with pytest.raises(requests.Unanswered):  # it is not the node

@@ -59,7 +59,7 @@ STORED = {row.subject for row in stored()}
 
 
 #: Subjects of streams on which only the credential itself writes.
-OWN = {"guest-data": subjects.refusal("guests")}
+OWN = {"guest-data": subjects.refusal("guests"), "projections": subjects.refusal("elsewhere")}
 
 
 async def answer_all(guarded: Guarded) -> None:

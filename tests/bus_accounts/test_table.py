@@ -63,7 +63,7 @@ def overlap(one: str, other: str) -> bool:
         (subjects.parked_of("checkpoints"), {HANDLERS}),
         (subjects.parked_of("holes"), {HANDLERS}),
         (subjects.parked_of("log"), {HANDLERS, PROJECTIONS}),
-        (subjects.REFUSALS_OF_ALL, {GATEWAY, AUTHORITY, GUEST_DATA}),
+        (subjects.REFUSALS_OF_ALL, {GATEWAY, AUTHORITY, GUEST_DATA, PROJECTIONS}),
         (subjects.refusal("x"), {GATEWAY, AUTHORITY}),
         (subjects.TOKEN_USES_OF_ALL, {GATEWAY}),
         (REVOKE, {HANDLERS}),
@@ -75,6 +75,7 @@ def overlap(one: str, other: str) -> bool:
         (subjects.JOIN, {GATEWAY}),
         (f"{subjects.PREFIX}.nodes.*.asks.*", {GATEWAY}),
         (f"{subjects.PREFIX}.guests.*", {GUEST_DATA}),
+        (subjects.guest_seed("*"), {GUEST_DATA}),
     ],
 )
 def test_who_writes_what(subject: str, who: set[str]) -> None:

@@ -1,9 +1,11 @@
 """guest-data beside projections that answer, that are away, and that talk nonsense; and a flood of guests."""
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -11,10 +13,11 @@ import pytest
 from nats.aio.msg import Msg
 
 from domain.contract import Power
-from domain.contract.guest_data import BUSY, UNKNOWN
+from domain.contract.guest_data import BUSY, UNKNOWN, SeedQuestion
 from domain.vm import AbandonVm, DeleteVm, RebuildVm
 from projections import guest_answers, seeds
 from projections.database import ReadModelsUnavailable
+from projections.elsewhere import Elsewhere
 from projections.guest_answers import GuestAnswers
 from projections.guest_data import asker as asking, main
 from projections.guest_data.copies import name_of
@@ -22,6 +25,8 @@ from projections.guest_data.rate import Rate
 from projections.guest_data.source import network_of
 from projections.position import Position
 from runtime import subjects
+from runtime.bus.refusal_records import RefusalRecords
+from runtime.bus.refused_calls import Refusal
 from tests.http_edge import serving
 from tests.projections.guests import TOKEN, Guests, guest_data, guests, placed
 from tests.waiting import eventually
@@ -327,3 +332,49 @@ async def test_projections_that_stand_by_for_others_answer_as_well(guests: Guest
     with pytest.raises(guest_answers.Refused) as refused:
         await standing_by.find("S" * 32)
     assert refused.value.refusal.code == UNKNOWN
+
+
+async def asked(guests: Guests, subject: str, **question: Any) -> dict[str, Any]:
+    found = await guests.cloud.nc.request(subject, json.dumps(question).encode(), timeout=30)
+    return dict(json.loads(found.data))
+
+
+async def test_guest_data_of_a_node_asks_for_guests_that_are_there(guests: Guests) -> None:
+    """A stolen secret is worth nothing on another node, and does not show that it is valid."""
+    ref = await placed(guests)
+    secret = await guests.secret(ref)
+    here = "host-1"
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    assert (await asked(guests, subjects.guest_seed(here), secret=secret))["ok"]["vm"] == ref.id
+    assert (await asked(guests, subjects.guest_seeds_held(here), digests=[digest]))["ok"] == {"digests": []}
+    unknown = await asked(guests, subjects.guest_seed("elsewhere"), secret="N" * 32)
+    assert await asked(guests, subjects.guest_seed("elsewhere"), secret=secret) == unknown
+    assert unknown["problem"]["code"] == UNKNOWN
+    call = {"instance_id": ref.id}
+    refused = await asked(guests, subjects.guest_ready("elsewhere"), secret=secret, call=call)
+    assert refused == unknown
+    found = await asked(guests, subjects.guest_seeds_held("elsewhere"), digests=[digest])
+    assert found["ok"] == {"digests": [digest]}
+
+
+async def test_auditors_see_who_asks_for_guests_of_others(guests: Guests) -> None:
+    ref = await placed(guests)
+    secret = await guests.secret(ref)
+    noted: list[Elsewhere] = []
+
+    class Records(RefusalRecords[Elsewhere]):
+        def note(self, entry: Elsewhere, count: int = 1) -> None:
+            noted.append(entry)
+
+    cloud = guests.cloud
+    answers = GuestAnswers(cloud.nc, guests.pool, cloud.vault, cloud.position, Records(cloud.nc, "x"))
+    with pytest.raises(guest_answers.Refused):
+        await answers.seed(SeedQuestion(secret=secret), "elsewhere")
+    assert noted == [Elsewhere("elsewhere", ref.id, "seed")]
+    record = Refusal.model_validate_json(noted[0].record(datetime.now(UTC), 3))
+    assert (record.code, record.actor, record.credential, record.count) == (
+        "guest_elsewhere",
+        "system:guest-data-elsewhere",
+        f"vm:{ref.id}",
+        3,
+    )

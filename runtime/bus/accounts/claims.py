@@ -8,8 +8,10 @@ from runtime.bus.accounts.keys import Key
 from runtime.bus.accounts.table import (
     A_NODE,
     AUTHORITY,
+    GUEST_DATA,
     MAINTENANCE,
     NODE,
+    OF_ANY_NODE,
     ROLES,
     ROWS,
     SIMULATION,
@@ -127,7 +129,7 @@ def publishes(role: Role, node: str | None = None) -> list[str]:
     """The subjects that a credential may publish on."""
     if role.name == MAINTENANCE or role.account is Account.SYS:
         return [">"]
-    found = [mine(row, role, node) for row in ROWS if role.name in row.publish]
+    found = [mine(row, role, node) for row in ROWS if role.name in row.publish and is_for(row, role, node)]
     if role.name in ANSWERING:
         return list(dict.fromkeys(found))
     asked = [row for row in calls() if role.name in row.hear and row.answers is Answers.ONE]
@@ -146,6 +148,13 @@ def hears(role: Role, node: str | None = None) -> list[str]:
     return list(dict.fromkeys([*found, f"{inbox(role.name, node)}.>"]))
 
 
+def is_for(row: Row, role: Role, node: str | None) -> bool:
+    """Whether a row counts for this credential of a role: guest-data of a node speaks of the guests of that node."""
+    if role.name != GUEST_DATA:
+        return True
+    return row.subject not in OF_ANY_NODE if node is not None else NODE not in row.subject
+
+
 def mine(row: Row, role: Role, node: str | None) -> str:
     """The subject of a row as a credential may use it: that of one node, or of all."""
     named = local(row.subject, row.home, role.account)
@@ -154,6 +163,9 @@ def mine(row: Row, role: Role, node: str | None) -> str:
 
 def user(role: Role, public: str, account_key: str, by: Key, *, expires: int | None, node: str | None = None) -> str:
     """The JWT of a credential. `account_key`: the public key of its account; `expires`: in seconds since 1970."""
+    tags: list[Json] = [f"account:{role.account.lower()}", f"inbox:{inbox(role.name, node).removeprefix('_INBOX.')}"]
+    if role.name == GUEST_DATA and node is not None:
+        tags.append(f"guests:{node}")  # an earlier version gave the right for all nodes
     nats: Claims = {
         "type": "user",
         "version": 2,
@@ -164,7 +176,7 @@ def user(role: Role, public: str, account_key: str, by: Key, *, expires: int | N
         "data": UNLIMITED,
         "payload": UNLIMITED,
         "allowed_connection_types": ["STANDARD"],
-        "tags": [f"account:{role.account.lower()}", f"inbox:{inbox(role.name, node).removeprefix('_INBOX.')}"],
+        "tags": tags,
     }
     if role.name in ANSWERING:
         nats["resp"] = {"max": 1, "ttl": ANSWER_WITHIN}

@@ -20,12 +20,15 @@ file (`NEBULA_NATS_CREDS`). A server of somebody else, with one account, works w
 - Only CONTROL has streams. Nobody else creates a consumer, because its delivery subject would be one of CONTROL. The
   gateway and the projections read by direct gets. A node reads two consumers that handlers have created, over its own
   documents only; it can set them back, and knows no other stream's size.
-- Where a subject has `{node}`, a node may use its own name only.
+- Where a subject has `{node}`, a node may use its own name only, and so may the guest-data of a host that joined: it
+  may use these subjects, and not those for guests of any node. Only guest-data of the platform's own host, which also
+  serves simulated nodes, may use the latter.
 - Each credential hears its own inboxes only: `_INBOX.<role>.>`, for a node `_INBOX.node-<name>.>`,
   for the guest-data of a host that joined `_INBOX.guest-data-<name>.>`.
 - A node, `simulation` and `authority` send one answer to each request that they hear, and no other message to an inbox.
 - In other accounts than CONTROL the JetStream API begins with `$JS.nebula.API` instead of `$JS.API`.
-- Credentials of roles are valid for 30 days and are renewed ten days before. A revoked one ends its connections.
+- Credentials of roles are valid for 30 days and are renewed ten days before. A revoked one ends its connections. A
+  connection changes to the renewed credential by itself, in a moment in which no request is on its way.
 """
 
 MAINTENANCE = (

@@ -106,6 +106,8 @@ STREAMS = (
 PURGED = (WANTED, REPORTS, PARKED)
 #: The bucket of an earlier version, whose keys handlers take over.
 BUCKET = f"KV_{subjects.KEYS}"
+#: What the guest-data of a host that joined may not ask: it uses the subjects of its own node.
+OF_ANY_NODE = (subjects.GUEST_SEED, subjects.GUEST_READY, subjects.GUEST_SEEDS_HELD)
 
 
 def local(subject: str, home: Account, account: Account) -> str:
@@ -158,7 +160,13 @@ def calls() -> Iterator[Row]:
         (subjects.GUEST_READY, "a guest is ready"),
         (subjects.GUEST_SEEDS_HELD, "which sealed copies are no longer valid"),
     ):
-        yield row(subject, [GUEST_DATA], [PROJECTIONS], one, why, Account.PROJECTIONS)
+        yield row(subject, [GUEST_DATA], [PROJECTIONS], one, f"{why}, on any node", Account.PROJECTIONS)
+    for verb, why in (
+        ("seed", "what a guest of the node is told"),
+        ("ready", "a guest of the node is ready"),
+        ("held", "which sealed copies are not valid on the node"),
+    ):
+        yield row(f"{of_node}.guests.{verb}", [GUEST_DATA], [PROJECTIONS], one, why, Account.PROJECTIONS)
     yield row(REVOKE, [HANDLERS], [AUTHORITY], one, "a node's credential is revoked", Account.CONTROL)
     yield row(MAINTAINED, [AUTHORITY], [HANDLERS], one, "what maintenance did to streams", handlers)
 
@@ -183,6 +191,7 @@ def stored() -> Iterator[Row]:
     yield row(f"{of_node}.lease", [HANDLERS], [], "the last lease of a node")
     yield row(subjects.REFUSALS_OF_ALL, [GATEWAY, AUTHORITY], [GATEWAY], "refused calls, and what the bus refuses")
     yield row(subjects.refusal("guests"), [GUEST_DATA], [], "what guest-data refuses")
+    yield row(subjects.refusal("elsewhere"), [PROJECTIONS], [], "questions about guests of other nodes")
     yield row(subjects.TOKEN_USES_OF_ALL, [GATEWAY], [GATEWAY], "last uses of tokens")
     for subject, why in (
         (subjects.MANAGERS_LEASE, "which process runs the managers"),
