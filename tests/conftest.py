@@ -85,7 +85,6 @@ LONGEST = (
     "bus_accounts/test_renewal.py",
     "cli/test_other_host.py",
     "e2e/test_rescue.py",
-    "bus_accounts/test_directory.py",
     "cli/test_up.py",
     "cli/test_stolen_node.py",
     "node_daemon/test_guest_failures.py",
@@ -108,7 +107,6 @@ LONGEST = (
     "attacks/test_data_source.py",
     "gateway/test_health.py",
     "attacks/test_frames.py",
-    "bus_accounts/test_joining.py",
 )
 
 

@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from domain.user import UserCreated, UserDisabled
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.judge import Tip
 from eventstore.log.store import Change, EventStore
 from gateway.access.directory import Directory
 from runtime import subjects
-from runtime.bus import streams
+from runtime.bus import ordered, streams
 from runtime.tasks.tasks import end
 from tests.bus_accounts.conftest import Guarded
 from tests.event_keys import KEYS
@@ -69,7 +71,8 @@ def disabled(directory: Directory, principal: str) -> bool:
     return found is not None and found.disabled
 
 
-async def test_a_log_that_was_replaced_is_read_again(guarded: Guarded) -> None:
+async def test_a_log_that_was_replaced_is_read_again(guarded: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ordered, "SURE", 0.5)
     handlers = EventStore(guarded.connections["handlers"], KEYS)
     await add_others(guarded, 10)
     await create(handlers, "ada")
