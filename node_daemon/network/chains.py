@@ -11,7 +11,7 @@ from runtime import logs
 log = logs.get(__name__)
 
 _OURS = re.compile(r"-j NEBULA-\w{4}-[A-Z]+")
-_DROPPED = re.compile(r"-c (\d+) \d+ -j DROP")
+_DROPPED = re.compile(r"^\[(\d+):\d+\] .*-j DROP$")
 _SENDER = re.compile(r"--mac-source ([0-9A-Fa-f:]{17})")
 
 

@@ -6,7 +6,7 @@ their addresses or change their marks, as programs for containers do. What is le
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from node_daemon.hypervisor.host_names import NODE_MASK, HostNames, leftover
@@ -30,7 +30,7 @@ JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("mangle", "PREROUTING", HOST, ("-m", "addrtype", "--dst-type", "LOCAL")),
 )
 
-_COUNTS = re.compile(r" -c \d+ \d+")
+_COUNTS = re.compile(r"^\[\d+:\d+\] ")
 _REMARK = re.compile(r'--comment "?(nebula:[^\s"]+)"? -j NEBULA-')
 
 #: A classic BPF program: the MAC address of the client in a DHCP message (chaddr) is the source of its frame.
@@ -79,25 +79,26 @@ class IpRules:
 
     async def _check(self, program: str, seeds: list[Place], macs: list[str]) -> None:
         """The chains are replaced in one step if they differ from what was made."""
-        found = await self._listed(program)
+        saved = await self._saved(program)
+        found = self._ours(saved)
         self._dropped.note(program, found)
         rules = self._rules(4 if program == "iptables" else 6, seeds, macs)
         wanted, known = self._made.get(program, ([], []))
-        is_changed = [_COUNTS.sub("", line) for line in found] != known
+        is_changed = without_counts(found) != known
         if is_changed or rules != wanted:
             if is_changed and known:
                 log.warning("the rules of the host's firewall were changed; they are made again", program=program)
             await run(f"{program}-restore", "--wait", "--noflush", given="\n".join(rules))
-            self._made[program] = rules, [_COUNTS.sub("", line) for line in await self._listed(program)]
+            saved = await self._saved(program)
+            self._made[program] = rules, without_counts(self._ours(saved))
             self._dropped.restart(program)
         mark = ("-m", "mark", "--mark", f"{self._names.mark():#x}/{NODE_MASK:#x}")
         remark = ("-m", "comment", "--comment", self._names.remark) if self._names.remark else ()
         for table, chain, target, match in JUMPS:
             packets = ("-i", f"{self._names.taps}+") if target == UNSEEN else (*mark, *match)
             jump = (*packets, *remark, "-j", self._names.chain(target))
-            command = (program, "--wait", "-t", table)
-            lines = (await output(*command, "-S", chain) or "").splitlines()
-            await put_first(lines, command, chain, jump)
+            lines = [line for line in without_counts(saved[table]) if line.startswith(f"-A {chain} ")]
+            await put_first(lines, (program, "--wait", "-t", table), chain, jump)
 
     def _rules(self, version: int, seeds: list[Place], macs: list[str]) -> list[str]:
         host, routed, unseen = (self._names.chain(name) for name in (HOST, ROUTED, UNSEEN))
@@ -124,12 +125,25 @@ class IpRules:
             *("COMMIT", ""),
         ]
 
-    async def _listed(self, program: str) -> list[str]:
-        found: list[str] = []
-        for table, name in CHAINS:
-            listed = await output(program, "--wait", "-t", table, "-v", "-S", self._names.chain(name))
-            found += (listed or "").splitlines()
-        return found
+    async def _saved(self, program: str) -> dict[str, list[str]]:
+        """The rules of each table, with their counters."""
+        tables = sorted({table for table, _ in CHAINS})
+        return {table: (await output(f"{program}-save", "-c", "-t", table) or "").splitlines() for table in tables}
+
+    def _ours(self, saved: Mapping[str, list[str]]) -> list[str]:
+        """The rules of our chains, and the chains that exist."""
+        places = {(table, self._names.chain(name)) for table, name in CHAINS}
+        words = ((table, line, line.split(" ", 3)) for table, lines in saved.items() for line in lines)
+        return [
+            line
+            for table, line, found in words
+            if (table, found[0].removeprefix(":")) in places or (found[1:2] == ["-A"] and (table, found[2]) in places)
+        ]
+
+
+def without_counts(lines: Iterable[str]) -> list[str]:
+    """Saved rules without the numbers of their packets and bytes."""
+    return [_COUNTS.sub("", line) for line in lines]
 
 
 async def exist(names: HostNames) -> bool:
