@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from xml.etree import ElementTree as ET
 
 import libvirt
@@ -19,17 +19,8 @@ from domain.contract import Power
 from domain.guest import Guest
 from node_daemon.hypervisor import address_sources, guest_agent, libvirt_events, networks
 from node_daemon.hypervisor.connections import Connections
-from node_daemon.hypervisor.domain_xml import (
-    NAMESPACE,
-    PREFIX,
-    Tag,
-    definable,
-    domain_name,
-    needs_uefi,
-    parse_tag,
-    render,
-    with_host_boot,
-)
+from node_daemon.hypervisor.domain_state import look, look_at_all, tag_of
+from node_daemon.hypervisor.domain_xml import NAMESPACE, PREFIX, definable, needs_uefi, render, with_host_boot
 from node_daemon.hypervisor.guest_network import GuestNetwork
 from node_daemon.hypervisor.host_names import HostNames
 from node_daemon.hypervisor.hypervisor import (
@@ -56,29 +47,6 @@ _USER_AND_GROUP = re.compile(r"\+[0-9]+:\+([0-9]+)")
 #: The names of a node that gives none.
 NAMES = HostNames(Path("/"))
 
-_ON = (
-    libvirt.VIR_DOMAIN_RUNNING,
-    libvirt.VIR_DOMAIN_BLOCKED,
-    libvirt.VIR_DOMAIN_SHUTDOWN,
-    libvirt.VIR_DOMAIN_PMSUSPENDED,
-)
-_OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
-#: Reasons for which libvirt itself pauses a domain for a moment: the domain is neither on nor paused. Migration is not
-#: one of them: libvirt shows it for a restored domain that was paused when it was suspended.
-_TRANSITIONAL = (
-    libvirt.VIR_DOMAIN_PAUSED_SAVE,
-    libvirt.VIR_DOMAIN_PAUSED_DUMP,
-    libvirt.VIR_DOMAIN_PAUSED_SNAPSHOT,
-)
-#: Reasons of a pause in which libvirt is not restoring the domain.
-_NOT_RESTORING = (libvirt.VIR_DOMAIN_PAUSED_USER, libvirt.VIR_DOMAIN_PAUSED_IOERROR)
-#: Reasons of a pause of a domain that starts or ends now: it counts as on.
-_STARTING_OR_ENDING = (libvirt.VIR_DOMAIN_PAUSED_STARTING_UP, libvirt.VIR_DOMAIN_PAUSED_SHUTTING_DOWN)
-_CAUSES: dict[int, Literal["guest", "crashed"]] = {
-    libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN: "guest",
-    libvirt.VIR_DOMAIN_SHUTOFF_CRASHED: "crashed",
-}
-_FORCED = libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED
 _INVALID = (
     libvirt.VIR_ERR_XML_ERROR,
     libvirt.VIR_ERR_XML_DETAIL,
@@ -117,10 +85,10 @@ class LibvirtHypervisor:
         self._reach = Reach(uri, deadline)
 
     async def domains(self) -> Mapping[str, Have]:
-        return await self._ask("all domains", _look_at_all)
+        return await self._ask("all domains", look_at_all)
 
     async def look(self, vm: str) -> Have:
-        return await self._ask(vm, lambda connection: _look(connection, vm))
+        return await self._ask(vm, lambda connection: look(connection, vm))
 
     async def start(self, boot: Boot) -> Have:
         wanted, machine = boot.wanted, self._machine
@@ -240,7 +208,7 @@ class LibvirtHypervisor:
         def on_connection(connection: Any) -> None:
             try:
                 domain = connection.lookupByUUIDString(vm)
-                if _tag(domain) is not None:
+                if tag_of(domain) is not None:
                     work(domain)
             except libvirt.libvirtError as error:
                 if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, *fine):
@@ -251,97 +219,6 @@ class LibvirtHypervisor:
 
 
 # ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def _look_at_all(connection: Any) -> dict[str, Have]:
-    found: dict[str, Have] = {}
-    for domain in connection.listAllDomains():
-        try:
-            have = _have(domain)
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it was undefined after it was listed
-                raise
-            continue
-        if not have.foreign:
-            found[have.vm] = have
-    return found
-
-
-def _look(connection: Any, vm: str) -> Have:
-    try:
-        return _have(connection.lookupByUUIDString(vm))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-            raise
-    try:
-        connection.lookupByName(domain_name(vm))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-            raise
-        return Have(vm=vm, power=Power.ABSENT)
-    return Have(vm=vm, power=Power.ABSENT, foreign=True)
-
-
-def _have(domain: Any) -> Have:
-    vm = domain.UUIDString()
-    tag = _tag(domain)
-    if tag is None:
-        return Have(vm=vm, power=Power.UNKNOWN, foreign=True)
-    state, reason = domain.state()
-    have = Have(
-        vm=vm,
-        power=Power.UNKNOWN,
-        boots=tag.boots,
-        epoch=tag.epoch,
-        generation=tag.generation,
-        place=tag.place,
-        disk=tag.disk,
-        size=tag.size,
-        host_boot=tag.host_boot,
-    )
-    if state == libvirt.VIR_DOMAIN_PAUSED and reason not in _STARTING_OR_ENDING:
-        if reason in _TRANSITIONAL:
-            return have
-        stalled = reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR
-        remains = reason in _NOT_RESTORING and _saved(domain)
-        return replace(
-            have, power=Power.PAUSED, persistent=_is_persistent(domain, tag), stalled=stalled, remains=remains
-        )
-    if state in _ON or state == libvirt.VIR_DOMAIN_PAUSED:
-        remains = state == libvirt.VIR_DOMAIN_RUNNING and _saved(domain)
-        return replace(have, power=Power.ON, persistent=_is_persistent(domain, tag), remains=remains)
-    if state in _OFF:
-        if _saved(domain):
-            return replace(have, power=Power.SUSPENDED)
-        return replace(have, power=Power.OFF, cause=_CAUSES.get(reason), forced=reason == _FORCED)
-    return have
-
-
-def _saved(domain: Any) -> bool:
-    """Whether its memory is on disk. For a running domain it is a leftover of a libvirtd that died while writing it, or
-    before deleting it."""
-    return bool(domain.hasManagedSaveImage())
-
-
-def _is_persistent(domain: Any, tag: Tag) -> bool:
-    """Whether the stored tag equals that of the running domain, apart from `host_boot`: a restored domain runs with the
-    `host_boot` from before it was suspended."""
-    if not domain.isPersistent():
-        return False
-    stored = _tag(domain, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
-    return stored is not None and replace(stored, host_boot=tag.host_boot) == tag
-
-
-def _tag(domain: Any, which: int = libvirt.VIR_DOMAIN_AFFECT_CURRENT) -> Tag | None:
-    """The tag of the running or stored domain (`which`); None if it has none, so is foreign."""
-    try:
-        return parse_tag(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, which))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_METADATA:
-            return None
-        raise
-    except ValueError:
-        return None
 
 
 def _start(connection: Any, xml: str, network: str) -> None:
