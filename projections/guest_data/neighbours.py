@@ -1,9 +1,9 @@
 """The host's neighbour table: which MAC address uses an address on a network of this host (rtnetlink).
 
-A client of a TCP connection has received the host's packets at this MAC address. The filters on the interfaces of
-guests (`node_daemon/hypervisor/guest_filter.py`) prevent that a guest uses the addresses of another one. Only the
-network counts on which the host has the address that the client has connected to. The host also accepts such
-connections from its other networks, where no filter checks MAC addresses.
+A client of a TCP connection has received the host's packets at this MAC address. The node's table of nftables
+(`node_daemon/network/guest_table.py`) prevents that a guest uses the addresses of another one. Only the network counts
+on which the host has the address that the client has connected to. The host also accepts such connections from its
+other networks, where nothing checks MAC addresses.
 """
 
 import socket
