@@ -1,7 +1,7 @@
 """Group commit: concurrent appends are stored as one atomic batch.
 
 A durable server waits for its disk once per batch, and answers once: a batch of sixty events costs about as much as
-seven single events. The first ALONE appends are sent immediately, so that an append on an idle server does not wait.
+seven single events. The first append is sent immediately, so that an append on an idle server does not wait.
 The outcome of an append does not depend on its batch: if a batch is refused, each append in it is tried separately.
 """
 
@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from eventstore.log.jetstream import Conflict, Message, Stream, TooLarge, TooMany
 from eventstore.log.received import EXPECTED_ON
 
-#: Number of single appends in progress from which on further appends are grouped.
-ALONE = 2
+#: Number of single appends in progress from which on further appends are grouped. One more is a batch of its own, which
+#: begins in the same turn of the event loop as those that come with it.
+ALONE = 1
 #: Maximum number of events, and of bytes, in one batch. A larger append is sent alone.
 MOST, MOST_BYTES = 64, 512 * 1024
 
@@ -56,6 +57,8 @@ class GroupCommit:
         self._alone = 0
         self._waiting: deque[Waiting] = deque()
         self._storing: asyncio.Task[None] | None = None
+        self._batch: asyncio.Future[None] | None = None
+        """Ends with the batch that is being stored now."""
 
     async def append(self, messages: Sequence[Message]) -> int:
         """Store all messages at consecutive positions, or none. Returns the position of the last one.
@@ -71,7 +74,13 @@ class GroupCommit:
                 self._begin()
         waiting = Waiting(messages, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
+        self._begin()
         return await waiting.stored
+
+    async def batch(self, seconds: float) -> None:
+        """Wait until the batch that is being stored now is stored or refused, at most so long. Without one, return."""
+        if self._batch is not None:
+            await asyncio.wait([self._batch], timeout=seconds)
 
     def _begin(self) -> None:
         if self._waiting and self._storing is None:
@@ -80,7 +89,12 @@ class GroupCommit:
     async def _store(self) -> None:
         try:
             while self._waiting:
-                await self._store_together(self._next())
+                self._batch = asyncio.get_running_loop().create_future()
+                try:
+                    await self._store_together(self._next())
+                finally:
+                    self._batch.set_result(None)
+                    self._batch = None
         finally:
             self._storing = None
 

@@ -198,6 +198,10 @@ class EventStore:
             self._frontier.add_own(recorded)
         return recorded
 
+    async def batch(self, seconds: float) -> None:
+        """Wait until the batch of appends that is being stored now is stored or refused, at most so long."""
+        await self._group.batch(seconds)
+
     # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def history(

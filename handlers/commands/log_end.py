@@ -4,9 +4,16 @@ import asyncio
 
 from eventstore.log.store import EventStore
 
+#: Maximum number of seconds for which a question waits for a batch of appends.
+PAUSE = 0.02
+
 
 class LogEnd:
-    """The end of the log. Commands that wait at the same time share one question to the server."""
+    """The end of the log. Commands that wait at the same time share one question to the server.
+
+    While a batch of appends is being stored, their own appends would wait for it. So the question waits too, and is
+    shared by all commands that come meanwhile. A question costs as much CPU time as a tenth of a command.
+    """
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
@@ -22,5 +29,6 @@ class LogEnd:
     async def _ask(self, earlier: asyncio.Task[int] | None) -> int:
         if earlier is not None:
             await asyncio.wait([earlier])
+        await self._store.batch(PAUSE)
         self._running, self._next = self._next, None  # whoever comes from now on needs a later answer
         return await self._store.last_position()

@@ -118,3 +118,16 @@ async def test_company_of_what_stands_there_already_is_not_taken_for_stored(stor
     for target in refs:
         assert [recorded.position for recorded in await store.history(target)] == [told[target]]
     assert len(await store.history(repeated)) == 1
+
+
+async def test_who_waits_for_a_batch_goes_on_when_it_is_stored(store: EventStore) -> None:
+    await store.batch(60)  # there is none
+    refs = [ref() for _ in range(MANY)]
+    appends = [asyncio.create_task(store.append([Change(Tip(r), [created(r)])], CONTEXT)) for r in refs]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await store.batch(60)
+    assert sum(append.done() for append in appends) > 0
+    await asyncio.gather(*appends)
+    async with asyncio.timeout(30):
+        await store.batch(60)
