@@ -58,7 +58,8 @@ def describe(connection: Any, name: str) -> GuestNetwork:
     has_ipv6 = False
     for network in connection.listAllNetworks(libvirt.VIR_CONNECT_LIST_NETWORKS_ACTIVE):
         described = ET.fromstring(network.XMLDesc())  # noqa: S314  (libvirt's own)
-        servers |= {ip.get("address", "") for ip in described.iterfind("ip[dhcp]") if ip.get("family") != "ipv6"}
+        if described.find("ip/dhcp") is not None:  # a server answers from the first address of its bridge
+            servers |= {ip.get("address", "") for ip in described.iterfind("ip") if ip.get("family") != "ipv6"}
         leases |= {each["ipaddr"]: each["mac"].lower() for each in network.DHCPLeases() if ":" not in each["ipaddr"]}
         if network.name() == name:
             has_ipv6 = any(ip.get("family") == "ipv6" for ip in described.iterfind("ip"))

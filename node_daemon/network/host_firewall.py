@@ -22,7 +22,7 @@ import contextlib
 import socket
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -101,7 +101,9 @@ class HostFirewall:
         self._looked_up: dict[Place, float] = {}
         self._projects: dict[str, int] = {}
         self._is_made = False
-        self._checked: float | None = None
+        #: whether the rules of iptables have these data sources and MAC addresses; and the time of the last full check
+        self._is_current = False
+        self._checked = -CHECK_SECONDS
         self._turn = asyncio.Lock()
         #: interfaces whose bridges are protected
         self._protected: set[str] = set()
@@ -116,9 +118,9 @@ class HostFirewall:
         """
         async with self._turn:
             await self._open(seed_url)
-            if self._checked is None:
+            if not self._is_current:
                 await self._check()
-            self._projects = numbers((*self._projects, project), self._projects)
+            self._projects = numbers((*self._projects, project), self._projects, self._guest_table.projects())
             await self._guest_table.admit(vm, mac, self._projects[project])
             self._starting.add(vm)
         try:
@@ -134,7 +136,7 @@ class HostFirewall:
             unknown = None
             vms = {mac.lower(): vm for vm, mac in macs.items()}
             if vms.keys() != self._macs:
-                self._macs, self._checked = set(vms), None
+                self._macs, self._is_current = set(vms), False
             self._vms |= vms
             for url in seed_urls:
                 try:
@@ -142,14 +144,19 @@ class HostFirewall:
                 except Refused as error:  # the rules of the other guests are kept
                     unknown = error
             if guests or self._is_made:
-                if self._checked is None or time.monotonic() - self._checked >= CHECK_SECONDS:
+                is_due = time.monotonic() - self._checked >= CHECK_SECONDS
+                if is_due or not self._is_current:
                     await self._check()
+                if is_due:
                     await self._guest_table.check()
-                found = numbers((*self._projects, *guests.values()), self._projects)
+                    self._checked = time.monotonic()
+                found = numbers(
+                    (*self._projects, *guests.values()), self._projects, self._guest_table.projects(besides=guests)
+                )
                 known = {vm: (macs[vm], found[project]) for vm, project in guests.items() if vm in macs}
                 await self._guest_table.keep(known, self._starting)
-                marks = self._guest_table.marks
-                self._projects = {each: number for each, number in found.items() if self._names.mark(number) in marks}
+                used = self._guest_table.projects()
+                self._projects = {project: number for project, number in found.items() if number in used}
                 taps = self._names.interfaces()
                 if taps != self._protected:
                     await bridges.protect(taps)
@@ -186,33 +193,34 @@ class HostFirewall:
         self._sources.add(source)
         if not found <= self._seeds:
             self._seeds |= found
-            self._checked = None
+            self._is_current = False
 
     async def _check(self) -> None:
         if not self._is_made:
             for names in await ip_rules.leftovers():
                 log.info("the chains of a node that does not exist any more are removed", folder=str(names.folder))
                 await remove(names)
+            await self._guest_table.check()  # it knows which numbers the projects of running guests have
         self._is_made = True
         await self._ip_rules.check(self._seeds, self._macs)
         self._vms = {mac: vm for mac, vm in self._vms.items() if mac in self._macs}
-        self._checked = time.monotonic()
+        self._is_current = True
 
     def _tell(self, place: str, mac: str, packets: int) -> None:
         if self._dropped is not None:
             self._dropped(place, self._vms.get(mac), packets)
 
 
-def numbers(projects: Iterable[str], known: Mapping[str, int]) -> dict[str, int]:
+def numbers(projects: Iterable[str], known: Mapping[str, int], used: Collection[int] = ()) -> dict[str, int]:
     """A number from 1 for each of these projects: the known one, or the first free one from one that its id gives.
 
-    Raises Refused if there are more projects than numbers.
+    `used`: numbers of guests whose projects may be others. Raises Refused if there are more projects than numbers.
     """
     wanted = sorted(set(projects))
-    if len(wanted) > PROJECT_MASK:
-        raise refused(f"there are guests of more than {PROJECT_MASK} projects")
     found = {project: known[project] for project in wanted if project in known}
-    taken = set(found.values())
+    taken = {*found.values(), *used}
+    if len(taken) + len(wanted) - len(found) > PROJECT_MASK:
+        raise refused(f"there are guests of more than {PROJECT_MASK} projects")
     for project in wanted:
         if project not in found:
             number = zlib.crc32(project.encode()) % PROJECT_MASK + 1

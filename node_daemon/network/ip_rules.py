@@ -33,11 +33,14 @@ JUMPS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 _COUNTS = re.compile(r"^\[\d+:\d+\] ")
 _REMARK = re.compile(r'--comment "?(nebula:[^\s"]+)"? -j NEBULA-')
 
-#: A classic BPF program: the MAC address of the client in a DHCP message (chaddr) is the source of its frame.
+#: A classic BPF program: the MAC address of the client in a DHCP message (chaddr) is the source of its frame, and
+#: nothing but an Ethernet address of 6 bytes. With another type or length, a server would see another client.
 OWN_MAC = ",".join(
     (
-        "13",
+        "15",
         "177 0 0 0",  # X = length of the IP header
+        "72 0 0 9",  # type and length of the address (htype, hlen)
+        "21 0 11 262",  # if they are not 1 and 6, to the end: no match
         "64 0 0 36",  # the first 4 bytes of chaddr, after 8 bytes of UDP and 28 of the message
         "2 0 0 0",
         "72 0 0 40",  # the last 2 bytes

@@ -45,8 +45,7 @@ async def main():
     network = lambda: asyncio.to_thread(networks.describe, connection, "default")
     firewall = host_firewall.HostFirewall(HostNames(Path(sys.argv[1])), network, [("198.51.100.1", 4222)])
     for line in sys.stdin:
-        if firewall._checked is not None:
-            firewall._checked -= host_firewall.CHECK_SECONDS
+        firewall._checked -= host_firewall.CHECK_SECONDS
         projects, macs = json.loads(line)
         for vm, mac in macs.items():
             async with firewall.starting(vm, mac, projects[vm], sys.argv[3]):
@@ -230,11 +229,12 @@ class Bed:
         """The address that the DHCP server of the network gives to a guest."""
         number = int.from_bytes(os.urandom(4), "big")
 
-        async def exchange(kind: int, expected: int, **more: str) -> str:
+        async def exchange(kind: int, expected: int, requested: str | None = None, server: str | None = None) -> str:
+            asked = frames.dhcp(kind, guest.mac, number, name=name, requested=requested, server=server)
             found: list[str] = []
 
             async def answered() -> bool:
-                guest.send(discovery(guest, frames.dhcp(kind, guest.mac, number, name=name, **more)))
+                guest.send(discovery(guest, asked))
                 await asyncio.sleep(0.1)
                 answers = (frames.dhcp_answer(each, number) for each in guest.received())
                 found.extend(each[1] for each in answers if each is not None and each[0] == expected)
@@ -246,9 +246,11 @@ class Bed:
         offered = await exchange(frames.DISCOVER, frames.OFFER)
         return await exchange(frames.REQUEST, frames.ACK, requested=offered, server=HOST)
 
-    def give(self, guest: Guest, address: str, server: str = HOST, to: str | None = None) -> None:
+    def give(
+        self, guest: Place, address: str, server: str = HOST, to: str | None = None, kind: int = frames.ACK
+    ) -> None:
         """Let the host send the answer by which a DHCP server gives an address to a guest."""
-        message = frames.dhcp(frames.ACK, guest.mac, 1, given=address, server=server)
+        message = frames.dhcp(kind, guest.mac, 1, given=address, server=server)
         packet = frames.ipv4(server, "255.255.255.255", frames.UDP, frames.udp(67, 68, message))
         self.host.send(frames.ethernet(self.host.mac, to or guest.mac, frames.IPV4, packet))
 
@@ -298,13 +300,14 @@ def discovery(guest: Place, message: bytes, source: str = "0.0.0.0", ether: str 
 
 
 @asynccontextmanager
-async def bed(home: Path) -> AsyncIterator[Bed]:
+async def bed(home: Path, network_xml: str = NETWORK) -> AsyncIterator[Bed]:
+    """`network_xml`: libvirt's network `default`."""
     async with own_libvirt(home) as own:
         connection = libvirt.open(own.uri)
         network = connection.networkLookupByName("default")
         network.destroy()
         network.undefine()
-        connection.networkDefineXML(NETWORK)
+        connection.networkDefineXML(network_xml)
         networks.activate(connection, "default")
         with ExitStack() as stack:
             stack.callback(connection.close)

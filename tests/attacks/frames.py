@@ -68,11 +68,12 @@ def dhcp(
     own: str = "0.0.0.0",
     given: str = "0.0.0.0",
     name: bytes = b"",
+    hardware: tuple[int, int] = (1, 6),
 ) -> bytes:
     """A DHCP message that asks for answers by broadcast. `given`: the address that a server gives. `name`: the client
-    identifier.
+    identifier. `hardware`: type and length of the client's hardware address.
     """
-    head = struct.pack("!BBBBIHH", 2 if kind in (OFFER, ACK) else 1, 1, 6, 0, number, 0, 0x8000)
+    head = struct.pack("!BBBBIHH", 2 if kind in (OFFER, ACK) else 1, *hardware, 0, number, 0, 0x8000)
     fixed = head + ip(own) + ip(given) + ip("0.0.0.0") * 2 + mac(client).ljust(16, b"\0") + bytes(192)
     options = bytes([53, 1, kind])
     if requested is not None:

@@ -14,6 +14,9 @@ BESIDE = {
     ("tests/attacks/test_bridge.py", "test_another_process_of_the_daemon_keeps_the_addresses"),
     ("tests/attacks/test_bridge.py", "test_addresses_of_guests_that_have_ended_are_free"),
     ("tests/attacks/test_bridge.py", "test_an_answer_for_a_neighbour_gives_no_right_to_its_address"),
+    ("tests/attacks/test_dhcp.py", "test_a_guest_that_was_suspended_has_its_address_still"),
+    ("tests/attacks/test_dhcp.py", "test_the_server_may_have_another_address_than_the_first_of_its_bridge"),
+    ("tests/attacks/test_ipv6.py", "test_ipv6_reaches_the_own_project"),
 }
 
 

@@ -40,6 +40,21 @@ try:
 except OSError:
     sys.exit(1)
 """
+HEAR = """
+import socket
+link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+link.bind(("", 9))
+link.settimeout(1.0)
+print("listens", flush=True)
+try:
+    print(link.recvfrom(9)[1][0])
+except TimeoutError:
+    print("nothing")
+"""
+SEND = """
+import socket, sys
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"said", (sys.argv[1], 9))
+"""
 FIREWALL = """
 import json, sys, uvloop
 from pathlib import Path
@@ -57,8 +72,7 @@ async def main():
     for line in sys.stdin:
         guests, seeds, macs, addresses = json.loads(line)
         leases.update(addresses)
-        if firewall._checked is not None:
-            firewall._checked -= host_firewall.CHECK_SECONDS
+        firewall._checked -= host_firewall.CHECK_SECONDS
         if seeds:
             async with firewall.starting("nobody", "52:54:00:00:00:01", "a", seeds[0]):
                 pass
@@ -91,6 +105,14 @@ class Net:
         """The same for many at a time, since what is dropped is waited for."""
         with ThreadPoolExecutor(len(asked)) as pool:
             return list(pool.map(lambda each: self.reaches(*each), asked))
+
+    def hears(self, where: str, sender: str, source: str) -> bool:
+        """Whether a guest gets a datagram of another one, or of the host."""
+        child = self.start(where, HEAR)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "listens\n"
+        self.run(sender, sys.executable, "-c", SEND, GUESTS[where][1])
+        return child.stdout.readline() == f"{source}\n"
 
     def listen(self, where: str, *ports: int) -> None:
         child = self.start(where, LISTEN, *map(str, ports))
@@ -334,6 +356,27 @@ def test_ports_of_containers_are_ports_of_the_host(net: Net) -> None:
         net.run("host", "iptables", "-t", "nat", "-F", "PREROUTING")
 
 
+@pytest.mark.parametrize("bridged", [False, True], ids=["routed", "bridged"])
+def test_others_may_take_the_marks_of_packets_away(net: Net, bridged: bool) -> None:
+    """As wg-quick does with datagrams. With br_netfilter, iptables sees what crosses the bridge, too."""
+    net.keep(projects())
+    clear = "iptables -t mangle % PREROUTING -p udp -j MARK --set-mark 0"
+    way = f"ip route % {GUESTS['three'][1]}/32 via {HOST}"
+    if bridged:
+        clear = "ebtables -t nat % PREROUTING -p IPv4 --ip-proto udp -j mark --mark-set 0"
+        way = f"ip neigh % {GUESTS['three'][1]} dev eth0 lladdr {net.macs('three')['three']}"
+    net.run("host", *clear.replace("%", "-A").split())
+    net.run("one", *way.replace("%", "replace").split())
+    try:
+        assert net.hears("three", "host", HOST), "the test can fail"
+        assert not net.hears("three", "one", GUESTS["one"][1])
+        if bridged:
+            assert net.hears("two", "one", GUESTS["one"][1]), "guests of a project reach each other"
+    finally:
+        net.run("host", *clear.replace("%", "-D").split())
+        net.run("one", *way.replace("%", "del").split())
+
+
 def test_a_rule_that_was_replaced_is_noticed(net: Net) -> None:
     net.keep(projects())
     chain = HostNames(Path(OWN)).chain("HOST")
@@ -444,6 +487,15 @@ def test_each_project_has_its_own_number_and_keeps_it() -> None:
     assert len(set(many.values())) == 4095 and min(many.values()) == 1 and max(many.values()) == 4095
     with pytest.raises(Refused, match="4095 projects"):
         numbers([f"p{number}" for number in range(4096)], {})
+
+
+def test_a_new_project_gets_no_number_of_running_guests() -> None:
+    """After a start of the daemon, guests run whose projects it does not know yet."""
+    [number] = numbers(["a"], {}).values()
+    assert numbers(["a"], {}, {number})["a"] != number
+    assert numbers(["a"], {"a": number}, {number}) == {"a": number}
+    with pytest.raises(Refused, match="4095 projects"):
+        numbers(["a"], {}, set(range(1, 4096)))
 
 
 def test_the_addresses_of_the_bus() -> None:
