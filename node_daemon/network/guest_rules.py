@@ -29,6 +29,8 @@ GIVEN, CLIENT = "@th,192,32", "@th,288,48"
 REQUEST = "@th,64,24 0x010106"
 #: An answer of a server with an address. Not an offer, if the type is the first option, as usual.
 ANSWER = f"udp sport 67 udp dport 68 @th,64,8 2 {GIVEN} != 0 @th,1984,24 != 0x350102"
+#: A packet whose lengths are right. Otherwise the kernel does not find its ports, so no rule about them holds.
+KNOWN = "meta l4proto != 255"
 #: Headers of IPv6 that can come before TCP, UDP or ICMPv6. If a fragment begins with one, what follows may be in a
 #: later fragment, where no rule sees it.
 EXTENSIONS = "{ 0, 43, 44, 51, 60, 135 }"
@@ -94,7 +96,7 @@ def of_guest(table: str, tap: str, guest: Chains, network: GuestNetwork) -> list
         "ether type ip6 icmpv6 type { 134, 137 } jump refuse",
         "ether type ip6 udp sport 547 jump refuse",
         f"ether type ip6 frag nexthdr {EXTENSIONS} jump refuse",
-        f"ether type ip6 {accept}",
+        f"ether type ip6 {KNOWN} {accept}",
     )
     sends = (
         "meta mark set 0",
@@ -105,7 +107,7 @@ def of_guest(table: str, tap: str, guest: Chains, network: GuestNetwork) -> list
         "ether type arp arp plen != 4 jump refuse",
         f"ether type arp arp saddr ether != {mac} jump refuse",
         f"ether type arp arp saddr ip 0.0.0.0 {accept}",
-        "ether type ip meta mark set ip saddr map @owners",
+        f"ether type ip {KNOWN} meta mark set ip saddr map @owners",
         "ether type arp meta mark set arp saddr ip map @owners",
         f"meta mark {number} {accept}",
         "ether type { ip, arp } jump refuse",

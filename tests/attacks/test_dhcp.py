@@ -83,6 +83,18 @@ async def test_an_offer_gives_no_address(scene: Scene) -> None:
     assert await claims(scene, me, "192.168.122.210"), "the test can fail"
 
 
+@pytest.mark.parametrize("more", [-200, 0, 4000])
+async def test_a_wrong_length_does_not_hide_a_dhcp_server(scene: Scene, more: int) -> None:
+    """`more`: how much longer the packet says that it is. Clients read such packets with code of their own."""
+    bed, me, mark = scene.bed, scene.me, scene.bed.mark()
+    bed.host.run("sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0")  # br_netfilter drops them, where it is used
+    said = frames.dhcp(frames.ACK, scene.friend.mac, 7, server=HOST, given="192.168.122.230") + mark
+    packet = frames.ipv4(me.ip, "255.255.255.255", UDP, frames.udp(67, 68, said))
+    wrong = packet[:2] + (len(packet) + more).to_bytes(2, "big") + packet[4:10] + b"\0\0" + packet[12:]
+    wrong = wrong[:10] + frames.checksum(wrong[:20]).to_bytes(2, "big") + wrong[12:]
+    assert await bed.who_gets(me, frames.ethernet(me.mac, frames.BROADCAST, IPV4, wrong), mark) == set()
+
+
 @pytest.mark.parametrize("to", [FOREIGN, frames.BROADCAST])
 async def test_an_address_that_is_given_to_others_is_no_guests_any_more(scene: Scene, to: str) -> None:
     """Such as a guest of another node, or of another program, on the same bridge."""
