@@ -77,6 +77,8 @@ def ref_of(kind: str, first: dict[str, Any]) -> Ref:
     match kind:
         case "operation":
             return Ref(SYSTEM, kind, first["operation_id"])
+        case "maintenance":
+            return Ref(SYSTEM, kind, first["maintenance"])
         case "node":
             return Ref(SYSTEM, kind, first["info"]["node"])
         case _:
