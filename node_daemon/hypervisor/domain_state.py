@@ -15,7 +15,6 @@ _ON = (
     libvirt.VIR_DOMAIN_SHUTDOWN,
     libvirt.VIR_DOMAIN_PMSUSPENDED,
 )
-_OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
 #: Reasons for which libvirt itself pauses a domain for a moment: the domain is neither on nor paused. Migration is not
 #: one of them: libvirt shows it for a restored domain that was paused when it was suspended.
 _TRANSITIONAL = (
@@ -93,7 +92,9 @@ def _have(domain: Any) -> Have:
     if state in _ON or state == libvirt.VIR_DOMAIN_PAUSED:
         remains = state == libvirt.VIR_DOMAIN_RUNNING and _saved(domain)
         return replace(have, power=Power.ON, persistent=_is_persistent(domain, tag), remains=remains)
-    if state in _OFF:
+    if state == libvirt.VIR_DOMAIN_CRASHED:  # it panicked, and libvirt has not ended it yet
+        return replace(have, power=Power.OFF, cause="crashed")
+    if state == libvirt.VIR_DOMAIN_SHUTOFF:
         if _saved(domain):
             return replace(have, power=Power.SUSPENDED)
         return replace(have, power=Power.OFF, cause=_CAUSES.get(reason), forced=reason == _FORCED)
