@@ -74,9 +74,8 @@ class GuestTable:
         self._note(tap, mac, project)
         self._listed = None
         if (network := self._network) is not None:
-            macs = [each.mac for each in self._guests.values()]
             own = guest_rules.of_guest(self._table, tap, self._guests[tap], network)
-            if await self._load([*own, *guest_rules.elsewhere(self._table, macs, network)]):
+            if await self._load([*own, guest_rules.here(self._table, self._guests[tap].mac)]):
                 return
         self._warn()
         await self.check()
