@@ -6,6 +6,7 @@ for ever, without a pause. Here the reader waits for JetStream, and creates a de
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from dataclasses import replace
@@ -28,6 +29,8 @@ log = logs.get(__name__)
 
 #: Seconds before the next request for messages, after JetStream refused one.
 PAUSE = 0.2
+#: Seconds for the server to send what it has, or that it has nothing.
+AT_HAND_SECONDS = 0.5
 #: JetStream's error code for a setting of a consumer that cannot be changed, such as the deliver policy.
 NOT_CHANGED = 10012
 
@@ -99,9 +102,14 @@ class Pulls:
         self._in_work = in_work
 
     async def fetch(self, batch: int, timeout: float) -> list[Msg]:
-        """The next messages; an empty list after a time-out, or after an error, once the consumer exists again."""
+        """The next messages; an empty list after a time-out, or after an error, once the consumer exists again.
+
+        The first message ends the wait, and what the server has besides comes with it. nats-py would ask for all at
+        once, and could wait for a second message before it returns the first one.
+        """
         try:
-            messages = await self._pulls.fetch(batch, timeout=timeout)
+            messages = await self._pulls.fetch(1, timeout=timeout)
+            messages += await self._at_hand(batch - 1)
         except TimeoutError:  # nats-py raises its own, and Python's
             return []
         except NatsError as error:
@@ -111,6 +119,20 @@ class Pulls:
             return []
         self._in_work.begin(messages)
         return messages
+
+    async def _at_hand(self, most: int) -> list[Msg]:
+        """Further messages that the server has now."""
+        found: list[Msg] = []
+        pulls, ask = self._pulls, json.dumps({"batch": most, "no_wait": True}).encode()
+        with contextlib.suppress(TimeoutError, NatsError, OSError):
+            if most:
+                await pulls._nc.publish(pulls._nms, ask, pulls._deliver)
+            while len(found) < most:
+                msg = await pulls._sub.next_msg(AT_HAND_SECONDS)
+                if JetStreamContext.is_status_msg(msg) is not None:
+                    break
+                found.append(msg)
+        return found
 
     async def unsubscribe(self) -> None:
         with contextlib.suppress(NatsError, OSError):  # the server may have stopped already
