@@ -9,6 +9,7 @@ import pytest
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 from nats.js import JetStreamContext
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -72,6 +73,9 @@ KNOWN = {
     "_resp_map",
     "_server_info",
     "_nc",
+    "_nms",
+    "_deliver",
+    "_sub",
 }
 ROOMS = ("domain", "eventstore", "handlers", "projections", "gateway", "node_daemon", "runtime", "cli", "bench")
 #: Those that Python documents.
@@ -88,6 +92,14 @@ def test_a_client_has_what_we_look_at() -> None:
     client = Client()
     assert [name for name in OF_A_CLIENT if not hasattr(client, name)] == []
     assert JetStreamContext(client)._nc is client
+
+
+def test_a_pull_subscription_has_what_we_ask_with() -> None:
+    client = Client()
+    subscription = Subscription(client)
+    pulls = JetStreamContext.PullSubscription(JetStreamContext(client), subscription, "S", "c", b"_INBOX.1")
+    assert (pulls._nc, pulls._sub, pulls._deliver) == (client, subscription, "_INBOX.1")
+    assert pulls._nms == "$JS.API.CONSUMER.MSG.NEXT.S.c"
 
 
 def test_a_websocket_has_what_we_look_at() -> None:
