@@ -104,8 +104,8 @@ class Pulls:
     async def fetch(self, batch: int, timeout: float) -> list[Msg]:
         """The next messages; an empty list after a time-out, or after an error, once the consumer exists again.
 
-        The first message ends the wait, and what the server has besides comes with it. nats-py would ask for all at
-        once, and could wait for a second message before it returns the first one.
+        The first message ends the wait, and what the server has besides comes with it. nats-py asks for all at once;
+        now and then it was seen to return the first message only when a second one came.
         """
         try:
             messages = await self._pulls.fetch(1, timeout=timeout)

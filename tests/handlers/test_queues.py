@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig
 from nats.js.errors import NotFoundError
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +18,7 @@ from eventstore.log.store import Conflict, Unavailable
 from eventstore.parking.parked import Parked
 from eventstore.parking.parking import REPORTS, Parking
 from handlers.queues import queues
+from handlers.queues.broker import Context, InWork
 from handlers.queues.queues import PoisonMessage, Queues, consumer_name
 from runtime import subjects
 from runtime.bus import bus, streams
@@ -129,6 +131,27 @@ async def parked(nc: bus.Connection) -> list[Parked]:
     await empty(nc)
     count = (await nc.jetstream().stream_info(subjects.PARKED)).state.messages
     return [await Parking(nc).at(position) for position in range(1, count + 1)]
+
+
+async def test_the_first_message_ends_the_wait_and_what_is_there_comes_together(nc: bus.Connection) -> None:
+    js = Context(nc, InWork())
+    config = ConsumerConfig(durable_name="waits", filter_subject=subjects.REPORTS_OF_ALL)
+    pulls = await js.pull_subscribe(stream=subjects.REPORTS, config=config)
+    fetching = asyncio.create_task(pulls.fetch(10, 60.0))
+
+    async def waits() -> bool:
+        return bool((await js.consumer_info(subjects.REPORTS, "waits")).num_waiting)
+
+    await eventually(waits, "the server knows of the reader")
+    await js.publish(subjects.report("n1", "vm", "v0"), b"0")
+    async with asyncio.timeout(30):
+        first = await fetching
+    assert [each.data for each in first] == [b"0"]
+    for n in range(1, 13):
+        await js.publish(subjects.report("n1", "vm", f"v{n}"), b"%d" % n)
+    fetched = [[each.data for each in await pulls.fetch(10, 60.0)] for _ in range(2)]
+    assert fetched == [[b"%d" % n for n in range(1, 11)], [b"11", b"12"]]
+    await pulls.unsubscribe()
 
 
 async def test_what_fails_comes_again(nats_server: NatsServer, nc: bus.Connection) -> None:
