@@ -5,26 +5,21 @@ from datetime import datetime
 
 from eventstore.log.envelope import Recorded
 
-#: After a batch of at least so many events, the runner pauses at least so many seconds, so that the next batch is
-#: larger.
+#: After a batch of at least so many events, the runner pauses LINGER seconds, so that the next batch is larger. After a
+#: smaller one, it pauses as long as the batch took. It never pauses longer than LINGER.
 MANY, LINGER = 8, 0.05
-#: While the read models are at most FRESH seconds behind, the runner leaves the processor to commands: for each second
-#: of work it pauses REST seconds. Further behind it pauses less, and not at all from LATE seconds on: a reader waits
-#: five seconds at most for its own writes.
-FRESH, LATE, REST = 2.0, 4.0, 8.0
+#: If the newest event of the batch was stored more than LATE seconds ago, the pause is shorter by the difference: a
+#: reader waits for the read models then.
+LATE = 0.1
 
 
 def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
-    """Seconds to pause after a batch that took `spent` seconds.
+    """Seconds to pause after a batch that took `spent` seconds; at most LINGER.
 
-    Commands need the processor more than reads do, and fewer but larger transactions are more efficient. So with few
-    events it pauses as long as the batch took, and with many events longer. Far behind (a long log to replay, or a
-    flood): none.
+    Few but large transactions are more efficient, and meanwhile commands get the processor. An event waits for the
+    batch before it, for the pause, and for its own batch. So the pause is limited, whatever a batch took: commands are
+    preferred by the priority of the process (`main.NICE`), not by longer pauses.
     """
-    behind = (now - batch[-1].stored_at).total_seconds()
-    if behind >= LATE:
-        return 0.0
-    if len(batch) < MANY:
-        return min(spent, LINGER)
-    share = min(1.0, (LATE - behind) / (LATE - FRESH))
-    return max(LINGER, REST * spent * share)
+    late = (now - batch[-1].stored_at).total_seconds() - LATE
+    wanted = LINGER if len(batch) >= MANY else min(spent, LINGER)
+    return max(0.0, wanted - max(0.0, late))

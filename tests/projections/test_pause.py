@@ -2,10 +2,15 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from hypothesis import given, strategies as st
+
 from eventstore.log.envelope import Recorded
-from projections.pause import FRESH, LATE, LINGER, MANY, REST, pause
+from projections.pause import LATE, LINGER, MANY, pause
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+#: The goal in seconds for an event that is in the log, until the read models show it.
+SEEN = 0.25
 
 
 def batch(size: int, age: float) -> list[Recorded]:
@@ -17,19 +22,37 @@ def test_after_a_few_events_it_pauses_no_longer_than_it_worked() -> None:
     assert pause(batch(1, 0), 1.0, NOW) == LINGER
 
 
-def test_while_much_happens_reads_give_way() -> None:
+def test_after_many_events_it_waits_for_more() -> None:
     assert pause(batch(MANY, 0), 0.001, NOW) == LINGER
-    assert pause(batch(MANY, 0), 1.0, NOW) == REST
+    assert pause(batch(MANY, LATE), 0.001, NOW) == LINGER
 
 
-def test_the_further_behind_the_shorter_the_rest() -> None:
-    assert pause(batch(MANY, FRESH), 1.0, NOW) == REST
-    rests = [pause(batch(MANY, FRESH + (LATE - FRESH) * part / 10), 1.0, NOW) for part in range(11)]
-    assert rests == sorted(set(rests), reverse=True)
-    assert rests[5] == REST / 2
+def test_the_later_it_is_the_shorter_the_pause() -> None:
+    pauses = [pause(batch(MANY, LATE + LINGER * part / 10), 1.0, NOW) for part in range(11)]
+    assert pauses == sorted(set(pauses), reverse=True)
+    assert pauses[0] == LINGER
+    assert pause(batch(MANY, LATE + 2 * LINGER), 1.0, NOW) == 0
 
 
-def test_what_is_far_behind_catches_up_at_full_speed() -> None:
-    assert pause(batch(1, LATE), 1.0, NOW) == 0
-    assert pause(batch(MANY, LATE), 1.0, NOW) == 0
-    assert pause(batch(MANY, 3600), 1.0, NOW) == 0
+@given(st.integers(1, 5000), st.floats(0, 1e6), st.floats(-1e6, 1e6))
+def test_no_pause_is_longer_than_the_limit(size: int, spent: float, age: float) -> None:
+    """Whatever a batch took, and however wrong a clock is."""
+    assert 0 <= pause(batch(size, age), spent, NOW) <= LINGER
+
+
+@pytest.mark.parametrize("size", [1, 100, 1000, 5000])
+@pytest.mark.parametrize("per_second", [100, 1000, 3000])
+def test_an_event_of_a_burst_is_seen_in_time(size: int, per_second: int) -> None:
+    """A burst on a clock of its own, at 20 ms for a transaction and 100 us for an event: it counts no real time."""
+    stored = [number / per_second for number in range(size)]
+    seen: list[float] = []
+    clock = 0.0
+    while len(seen) < size:
+        clock = max(clock, stored[len(seen)])
+        present = sum(1 for moment in stored[len(seen) :] if moment <= clock)
+        spent = 0.02 + present * 100e-6
+        clock += spent
+        age = clock - stored[len(seen) + present - 1]
+        seen += [clock] * present
+        clock += pause(batch(present, age), spent, NOW)
+    assert max(done - moment for done, moment in zip(seen, stored, strict=True)) <= SEEN
