@@ -1,7 +1,10 @@
 """The choice of a node for a VM: a pure function of the VM's size and the reservations of all nodes."""
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
 from domain.base import Category, Rejected, Resources
 from domain.node import Node
@@ -22,6 +25,30 @@ class Policy:
 
     #: virtual CPUs promised per CPU of the host
     vcpu_ratio: float = 4.0
+
+
+class Room(NamedTuple):
+    """Resources that may be negative: what a node can still promise."""
+
+    vcpus: int
+    memory_mib: int
+    disk_gib: int
+
+
+class Wish(NamedTuple):
+    """What a VM needs of its node."""
+
+    size: Resources
+    region: str | None
+    architecture: str | None
+    features: tuple[str, ...]
+
+
+class Passed(NamedTuple):
+    """A node that is not chosen. Its reason is put in words only if somebody is told."""
+
+    node: Node
+    room: Room
 
 
 @dataclass(frozen=True)
@@ -45,46 +72,43 @@ def place(
     `architecture`: that of the VM's image. `features`: those that the node has to know.
     """
     policy = policy or Policy()
-    fitting: list[Node] = []
-    passed_over: list[tuple[str, Considered]] = []
-    for node in sorted(not_retired(nodes), key=lambda n: n.id):
-        obstacle = obstacle_of(size, region, node, policy, architecture, features)
-        if obstacle is None:
-            fitting.append(node)
-        else:
-            kind, reason = obstacle
-            passed_over.append((kind, Considered(node=node.id, reason=reason)))
+    wish = Wish(size, region, architecture, features)
+    fitting: list[Passed] = []
+    passed_over: dict[str, list[Passed]] = {}
+    for node in sorted(not_retired(nodes), key=attrgetter("id")):
+        room = free(node, policy)
+        obstacle = obstacle_of(wish, node, room)
+        (fitting if obstacle is None else passed_over.setdefault(obstacle, [])).append(Passed(node, room))
     if not fitting:
-        return Placement(None, abridged(passed_over))
-    spare = {node.id: free(node, policy).memory_mib for node in fitting}
-    best = max(fitting, key=lambda n: spare[n.id])  # of equal ones the first: that with the lowest id
-    for node in sorted(fitting, key=lambda n: -spare[n.id]):
-        if node is not best:
-            how = "has less" if spare[node.id] < spare[best.id] else "has no more"
-            considered = Considered(node=node.id, reason=f"{how} free memory ({spare[node.id]} MiB)")
-            passed_over.append(("memory", considered))
-    return Placement(best.id, abridged(passed_over, Considered(node=best.id)))
+        return Placement(None, abridged(wish, passed_over))
+    best = max(fitting, key=free_memory)  # of equal ones the first: that with the lowest id
+    passed_over["memory"] = [passed for passed in fitting if passed is not best]
+    return Placement(best.node.id, abridged(wish, passed_over, best))
+
+
+def free_memory(passed: Passed) -> int:
+    return passed.room.memory_mib
 
 
 def not_retired(nodes: Iterable[Node]) -> Iterator[Node]:
     return (node for node in nodes if node.retired_at is None)
 
 
-def abridged(passed_over: Sequence[tuple[str, Considered]], chosen: Considered | None = None) -> tuple[Considered, ...]:
+def abridged(wish: Wish, passed_over: dict[str, list[Passed]], best: Passed | None = None) -> tuple[Considered, ...]:
     """The considered nodes, sorted by id. If there are many: a few for each kind of reason.
 
     The last of these has in `more` the number of those that were left out.
     """
-    named = [considered for _, considered in passed_over]
-    if len(named) >= FEW:
-        kinds: dict[str, list[Considered]] = {}
-        for kind, considered in passed_over:
-            kinds.setdefault(kind, []).append(considered)
-        named = []
-        for some in kinds.values():
-            *first, last = some[:EXAMPLES]
-            named += [*first, last.model_copy(update={"more": len(some) - len(first) - 1})]
-    return tuple(sorted([*named, chosen] if chosen else named, key=lambda c: c.node))
+    count = sum(map(len, passed_over.values()))
+    named: list[Considered] = [Considered(node=best.node.id)] if best is not None else []
+    for kind, all_ in passed_over.items():
+        some = all_
+        if count >= FEW:
+            some = heapq.nlargest(EXAMPLES, all_, key=free_memory) if kind == "memory" else all_[:EXAMPLES]
+        for passed in some:
+            more = len(all_) - len(some) if passed is some[-1] else 0
+            named.append(Considered(node=passed.node.id, reason=reason(kind, wish, passed, best), more=more))
+    return tuple(sorted(named, key=attrgetter("node")))
 
 
 def check_attainable(size: Resources, region: str | None, nodes: Iterable[Node], policy: Policy) -> None:
@@ -100,8 +124,8 @@ def check_attainable(size: Resources, region: str | None, nodes: Iterable[Node],
             raise Rejected("too_large", detail, Category.INVALID, field=field)
 
 
-def fits(size: Resources, room: Resources) -> bool:
-    return all(getattr(size, field) <= getattr(room, field) for field in UNITS)
+def fits(size: Resources, room: Room) -> bool:
+    return size.vcpus <= room.vcpus and size.memory_mib <= room.memory_mib and size.disk_gib <= room.disk_gib
 
 
 def check_resize(vm: Vm, size: Resources, nodes: Sequence[Node], policy: Policy) -> None:
@@ -120,48 +144,51 @@ def check_resize(vm: Vm, size: Resources, nodes: Sequence[Node], policy: Policy)
             raise Rejected("no_room", detail, field=field)
 
 
-def total(node: Node, policy: Policy) -> Resources:
+def total(node: Node, policy: Policy) -> Room:
     """What a node can promise to all its VMs together."""
-    return Resources(
-        vcpus=int(node.info.vcpus * policy.vcpu_ratio),
-        memory_mib=node.info.memory_mib,
-        disk_gib=node.info.disk_gib,
-    )
+    info = node.info
+    return Room(int(info.vcpus * policy.vcpu_ratio), info.memory_mib, info.disk_gib)
 
 
-def free(node: Node, policy: Policy) -> Resources:
+def free(node: Node, policy: Policy) -> Room:
     """What a node can still promise. It is negative if the node promised more than it has now."""
     used, all_ = node.reserved(), total(node, policy)
-    return Resources(
-        vcpus=all_.vcpus - used.vcpus,
-        memory_mib=all_.memory_mib - used.memory_mib,
-        disk_gib=all_.disk_gib - used.disk_gib,
-    )
+    return Room(all_.vcpus - used.vcpus, all_.memory_mib - used.memory_mib, all_.disk_gib - used.disk_gib)
 
 
-def obstacle_of(
-    size: Resources,
-    region: str | None,
-    node: Node,
-    policy: Policy,
-    architecture: str | None = None,
-    features: tuple[str, ...] = (),
-) -> tuple[str, str] | None:
-    """Why a node cannot take a VM: the kind of reason, and the reason in words. None if it can."""
-    if region is not None and node.info.region != region:
-        return "region", f"is in region {node.info.region}, not {region}"
-    if architecture not in (None, node.info.architecture):
-        return "architecture", f"has {node.info.architecture} CPUs, and the image is for {architecture}"
-    if (lack := unknown(features, node.info.features)) is not None:
-        return "features", lack
+def obstacle_of(wish: Wish, node: Node, room: Room) -> str | None:
+    """Why a node with so much room cannot take a VM: the kind of reason. None if it can."""
+    if wish.region is not None and node.info.region != wish.region:
+        return "region"
+    if wish.architecture is not None and wish.architecture != node.info.architecture:
+        return "architecture"
+    if wish.features and unknown(wish.features, node.info.features) is not None:
+        return "features"
     if node.lost:
-        return "lost", "is lost"
+        return "lost"
     if node.cordoned:
-        return "cordoned", "is cordoned"
-    room = free(node, policy)
-    short = [
-        f"{getattr(size, field)} {unit} requested, {getattr(room, field)} free"
-        for field, unit in UNITS.items()
-        if getattr(size, field) > getattr(room, field)
-    ]
-    return ("room", "; ".join(short)) if short else None
+        return "cordoned"
+    return None if fits(wish.size, room) else "room"
+
+
+def reason(kind: str, wish: Wish, passed: Passed, best: Passed | None) -> str:
+    """Why a node was not chosen, in words."""
+    node, room = passed
+    match kind:
+        case "region":
+            return f"is in region {node.info.region}, not {wish.region}"
+        case "architecture":
+            return f"has {node.info.architecture} CPUs, and the image is for {wish.architecture}"
+        case "features":
+            return unknown(wish.features, node.info.features) or ""
+        case "memory":
+            how = "has less" if best is not None and room.memory_mib < best.room.memory_mib else "has no more"
+            return f"{how} free memory ({room.memory_mib} MiB)"
+        case "room":
+            return "; ".join(
+                f"{getattr(wish.size, field)} {unit} requested, {getattr(room, field)} free"
+                for field, unit in UNITS.items()
+                if getattr(wish.size, field) > getattr(room, field)
+            )
+        case _:
+            return f"is {kind}"

@@ -23,6 +23,7 @@ from domain.node.events import (
     RegisteredInfo,
     SeedUrlSet,
 )
+from domain.node.reservations import NO_RESERVATIONS, Reservations
 
 
 @dataclass(frozen=True, kw_only=True, config=LENIENT)
@@ -44,7 +45,7 @@ class Node:
     info: RegisteredInfo
     lost: bool = False
     cordoned: bool = False
-    reservations: dict[str, Resources] = Field(default_factory=dict)
+    reservations: Reservations = NO_RESERVATIONS
     lease: int = Field(default=0, description="number of the latest lease: how often one was granted")
     holder: Holder | None = Field(default=None, description="the daemon that has the lease now")
     signs: bool = Field(default=False, description="whether a daemon of the node has signed: then all have to")
@@ -56,12 +57,7 @@ class Node:
 
     def reserved(self) -> Resources:
         """The sum of all reservations."""
-        promised = self.reservations.values()
-        return Resources(
-            vcpus=sum(r.vcpus for r in promised),
-            memory_mib=sum(r.memory_mib for r in promised),
-            disk_gib=sum(r.disk_gib for r in promised),
-        )
+        return self.reservations.total
 
 
 def evolve(node: Node | None, event: Event) -> Node | None:
@@ -93,9 +89,9 @@ def changed(node: Node, event: NodeEvents) -> Node:
             operations = operations_after(node, event, SetSeedUrl)
             return replace(node, info=node.info.with_seed_url(event.seed_url), operations=operations)
         case CapacityReserved():
-            return replace(node, reservations={**node.reservations, event.vm: event.resources})
+            return replace(node, reservations=node.reservations.insert(event.vm, event.resources))
         case CapacityReleased():
-            return replace(node, reservations={vm: r for vm, r in node.reservations.items() if vm != event.vm})
+            return replace(node, reservations=node.reservations.discard(event.vm))
         case NodeLost():
             return replace(node, lost=True)
         case NodeRecovered():

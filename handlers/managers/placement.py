@@ -65,10 +65,13 @@ def drop_of(found: Vm, world: World) -> DropVm | None:
 
 
 def reservations_of_deleted(world: World, changes: Changes) -> list[Release]:
-    """The reservations of deleted VMs."""
-    if not changes.everything and not any(vm_id in world.deleted_vms for vm_id in changes.of("vm")):
-        return []
-    return [Release(n.id, vm_id) for n in world.nodes() for vm_id in n.reservations if vm_id in world.deleted_vms]
+    """The reservations of the VMs that were deleted; of all deleted ones, if everything may have changed."""
+    if changes.everything:
+        return [Release(n.id, vm_id) for n in world.nodes() for vm_id in n.reservations if vm_id in world.deleted_vms]
+    deleted = [vm_id for vm_id in changes.of("vm") if vm_id in world.deleted_vms]
+    return (
+        [Release(n.id, vm_id) for n in world.nodes() for vm_id in deleted if vm_id in n.reservations] if deleted else []
+    )
 
 
 class Placer:

@@ -12,6 +12,7 @@ from domain.contract import Daemon, NodeInfo
 from domain.node import (
     CapacityReleased,
     CapacityReserved,
+    ChangeReservation,
     CordonNode,
     LoseNode,
     Node,
@@ -34,6 +35,7 @@ from domain.node import (
     Silence,
     UncordonNode,
 )
+from domain.node.kind import NODE
 from tests.domain.story import Story, at, fold, stored, uid
 
 ONE = Resources(vcpus=1, memory_mib=512, disk_gib=4)
@@ -247,7 +249,14 @@ class NodeMachine(RuleBasedStateMachine):
     @rule(vm=st.integers(1, 4))
     def promises(self, vm: int) -> None:
         if self.ask(reserve(vm)):
-            self.books[uid(vm)] = ONE
+            self.books.setdefault(uid(vm), ONE)
+
+    @rule(vm=st.integers(1, 4), vcpus=st.integers(0, 3))
+    def is_resized(self, vm: int, vcpus: int) -> None:
+        size = Resources(vcpus=vcpus, memory_mib=vcpus * 7, disk_gib=8)
+        changes = uid(vm) in self.books and self.state is not None and self.state.retired_at is None
+        if self.ask(ChangeReservation(node="n1", vm=uid(vm), resources=size, at=at())) and changes:
+            self.books[uid(vm)] = size
 
     @rule(vm=st.integers(1, 4))
     def gives_back(self, vm: int) -> None:
@@ -263,6 +272,18 @@ class NodeMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_are_right(self) -> None:
         assert (self.state.reservations if self.state else {}) == self.books
+        total = self.state.reserved() if self.state else Resources()
+        assert total == Resources(
+            vcpus=sum(each.vcpus for each in self.books.values()),
+            memory_mib=sum(each.memory_mib for each in self.books.values()),
+            disk_gib=sum(each.disk_gib for each in self.books.values()),
+        )
+
+    @invariant()
+    def a_stored_state_is_the_same(self) -> None:
+        if self.state is not None:
+            again = NODE.stored.validate_json(NODE.stored.dump_json(self.state))
+            assert again == self.state and again.reserved() == self.state.reserved()
 
     @invariant()
     def the_history_tells_the_same(self) -> None:

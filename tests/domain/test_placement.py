@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from domain.base import Category, Rejected, Resources, replace
 from domain.node import Node, stored
+from domain.node.reservations import Reserved
 from domain.placement import EXAMPLES, FEW, Placement, Policy, check_attainable, check_resize, free, place
 from domain.vm import Considered
 from tests.domain.lives import SPEC, create, lived, schedule
@@ -23,7 +24,7 @@ def host(name: str, *, lost: bool = False, cordoned: bool = False, used: Resourc
         info=stored(info(node=name, **more)),
         lost=lost,
         cordoned=cordoned,
-        reservations={uid(1): used} if used else {},
+        reservations=Reserved.of({uid(1): used} if used else {}),
         registered_at=at(),
         updated_at=at(),
     )
