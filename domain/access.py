@@ -57,6 +57,9 @@ PARKED_MANAGE = Permission("parked.manage")
 PLATFORM = Permission("platform")
 """For commands of the platform itself. No role has it: only principals `system:`, `node:` and `guest:` do."""
 
+GIVES_ACCESS = frozenset({SELF_EDIT, PROJECT_MEMBERS, USER_MANAGE, TOKEN_MANAGE, NODE_MANAGE})
+"""With these one gives access to others, or makes a new credential, which outlasts the own permission."""
+
 
 class Role(StrEnum):
     """A set of permissions. Viewer, member and admin are roles in a project; operator and auditor in the cloud."""

@@ -13,7 +13,7 @@ All rules about two aggregates, and what ensures each of them:
 | so has a role in a project (its user or service account) | `basis` of `apply` |
 | a deleted project, tag, image, flavor or account has no users | `world/references.py`, `managers/deletions.py` |
 | a token is worthless for a later account with the id of its own | its `incarnation`: no order matters |
-| what a caller has lost before a command arrives does not count | `permissions.py`: the log's end is asked first |
+| what a caller lost 0.25 s before a command arrives does not count | `permissions.py`: the log's end is asked |
 | nothing of an earlier one with its id is in a new project | its number can only fall; void VMs do not count |
 | the id of a VM, or a caller's key, is used once | `alone` (`keys.py`): the server compares all subjects of an id |
 | a VM is placed on a node that has room, is not cordoned and not lost | one batch with the node's own event |

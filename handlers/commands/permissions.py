@@ -6,13 +6,19 @@ what has the permission PLATFORM, `guest:<vm>` may do so for its own VM, and `no
 
 The check comes first, for a repeat of an accepted command too: its reply shows the resource, which a caller who has
 lost the role may not see any more.
+
+What the log has taken away counts as soon as this process has received it, and at the latest FRESH seconds after it was
+stored (docs/decisions.md, 44).
 """
 
 import asyncio
+import contextlib
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from domain.access import (
+    GIVES_ACCESS,
     GUEST,
     OPEN,
     PLATFORM,
@@ -46,6 +52,10 @@ from runtime import subjects
 
 #: Maximum number of seconds to wait until the world knows what the log has.
 PATIENCE = 5.0
+#: Seconds for which what is known of the log counts as current.
+FRESH = 0.25
+#: Seconds after which the log is asked again while commands come, so that none of them has to wait for that.
+RENEWED = FRESH / 2
 OIDC = "oidc"
 
 
@@ -55,33 +65,38 @@ class Permissions:
     def __init__(self, store: EventStore, world: World) -> None:
         self._world = world
         self._end = LogEnd(store)
+        self._confirmed = -math.inf
+        """The time of the event loop up to which all that was stored in the log is received."""
+        self._renewal: asyncio.Task[None] | None = None
 
     async def check(self, route: Route, ref: Ref, args: Args, caller: Caller) -> Access:
         """What the caller may do in the command's project, if it may give the command.
 
-        A revocation that was in the log when this is called counts. Raises Rejected (UNAUTHORIZED, FORBIDDEN, or
-        NOT_FOUND for what the caller may not see), Unavailable.
+        A revocation that was in the log FRESH seconds before this is called counts; if the command gives access to
+        somebody, one that was in the log when this is called. So does a permission that was given until then. Raises
+        Rejected (UNAUTHORIZED, FORBIDDEN, or NOT_FOUND for what the caller may not see), Unavailable.
         """
-        if route.verb.permission == OPEN:
+        needed = route.verb.permission
+        if needed == OPEN:
             return Access(caller.actor)
         sort = sort_of(caller.actor)
         if sort in RESERVED:
             access = Access(caller.actor)
-            if route.verb.permission != PLATFORM or not speaks_for(caller.actor, ref):
-                raise forbidden(access, route.verb.permission)
+            if needed != PLATFORM or not speaks_for(caller.actor, ref):
+                raise forbidden(access, needed)
             return access
-        in_log = sort in ACCOUNTS or sort == OIDC
-        if in_log:
-            await self._learn(self._relevant(ref, args, route, caller))
+        relevant = self._relevant(ref, args, route, caller)
+        if await self._is_current(sort, needed, relevant):
+            project = self._project(route, ref, args)
+            with contextlib.suppress(Rejected):  # what the log has may be more
+                access = self._access(caller, sort, project)
+                if access.may(needed, project):
+                    return access
+        await self._learn(relevant)
         project = self._project(route, ref, args)
         access = self._access(caller, sort, project)
-        if access.may(route.verb.permission, project):
+        if access.may(needed, project):
             return access
-        if not in_log:  # whose resource it is, and whether it exists, makes a difference
-            await self._learn(self._relevant(ref, args, route, caller))
-            project = self._project(route, ref, args)
-            if access.may(route.verb.permission, project):
-                return access
         raise self._refusal(access, route, ref, project)
 
     async def check_cloud(self, permission: Permission, caller: Caller) -> None:
@@ -89,7 +104,7 @@ class Permissions:
         sort = sort_of(caller.actor)
         if sort in RESERVED:
             raise forbidden(Access(caller.actor), permission)
-        if sort in ACCOUNTS or sort == OIDC:
+        if is_in_log(sort):
             await self._learn(of_caller(caller))
         access = self._access(caller, sort, None)
         if not access.may(permission):
@@ -147,19 +162,57 @@ class Permissions:
             return forbidden(access, needed, project)
         return hidden(kind, ref.id)
 
+    async def _is_current(self, sort: str | None, needed: Permission, relevant: list[Ref]) -> bool:
+        """Whether the world knows enough to grant a permission: what the log had FRESH seconds ago of these, and all
+        that is received of them. Raises Unavailable.
+        """
+        if not is_in_log(sort):  # the sender vouches for the caller
+            return True
+        if needed in GIVES_ACCESS:
+            return False
+        age = asyncio.get_running_loop().time() - self._confirmed
+        if age > FRESH:
+            return False
+        if age > RENEWED and (self._renewal is None or self._renewal.done()):
+            self._renewal = asyncio.create_task(self._renew())
+        await self._fold(relevant)
+        return True
+
+    async def _renew(self) -> None:
+        with contextlib.suppress(Unavailable):  # a command that needs to know asks for itself
+            await self._confirm()
+
     async def _learn(self, relevant: list[Ref]) -> None:
-        """Wait until the world knows what the log has of these, and which roles principals have."""
+        """Wait until the world knows what the log has of these, and which roles principals have. Raises Unavailable."""
+        await self._confirm()
+        await self._fold(relevant)
+
+    async def _confirm(self) -> None:
+        """Wait until all is received that the log has. Raises Unavailable."""
+        now = asyncio.get_running_loop().time()
         end = await self._end.position()
-        if self._world.frontier.position >= end and not self._behind(relevant):
+        if self._world.frontier.position < end:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._world.frontier.wait_for(end)
+            except TimeoutError as error:
+                raise self._lags(end) from error
+        self._confirmed = max(self._confirmed, now)
+
+    async def _fold(self, relevant: list[Ref]) -> None:
+        """Wait until the world knows all that is received of these. Raises Unavailable."""
+        position = self._behind(relevant)
+        if not position:
             return
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._world.frontier.wait_for(end)
-                if position := self._behind(relevant):
-                    await self._world.reached(position)
+                await self._world.reached(position)
         except TimeoutError as error:
-            read = self._world.frontier.position
-            raise Unavailable(f"this process has read the log up to {read}, and it ends at {end}") from error
+            raise self._lags(position) from error
+
+    def _lags(self, end: int) -> Unavailable:
+        read = self._world.frontier.position
+        return Unavailable(f"this process has read the log up to {read}, and it ends at {end}")
 
     def _behind(self, relevant: list[Ref]) -> int:
         """The position that the world has to reach to know the newest events of these; 0 if it knows them."""
@@ -176,6 +229,11 @@ class Permissions:
         if isinstance(project, str) and is_id(project):
             found.append(Ref(project, "project", project))
         return found
+
+
+def is_in_log(sort: str | None) -> bool:
+    """Whether the log says what callers of a sort may do; else their sender vouches for it."""
+    return sort in ACCOUNTS or sort == OIDC
 
 
 def speaks_for(actor: str, ref: Ref) -> bool:
