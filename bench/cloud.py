@@ -6,11 +6,11 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import libvirt
 import nats
@@ -22,7 +22,7 @@ from runtime.bus.accounts.authority import Authority
 from runtime.bus.accounts.table import A_NODE, MAINTENANCE, SIMULATION
 from runtime.bus.login import login
 from runtime.local.child import Child, free_port, spawn
-from runtime.local.servers import start_nats, start_postgres
+from runtime.local.servers import NatsServer, Postgres, start_nats, start_postgres
 from runtime.node_keys import give, node_keys
 from runtime.settings import Common
 from runtime.tasks.tasks import heed_cancellation
@@ -30,6 +30,11 @@ from runtime.tasks.tasks import heed_cancellation
 PROJECT = "bench"
 IMAGE = "blank"
 NODE = "bench"
+
+
+class Servers(NamedTuple):
+    nats: NatsServer
+    postgres: Postgres
 
 
 @dataclass
@@ -40,6 +45,7 @@ class Cloud:
     processes: dict[str, Child] = field(default_factory=dict)
     #: the environment of all roles
     env: dict[str, str] = field(default_factory=dict)
+    servers: Servers | None = None
 
     def connection(self) -> Connection:
         return Connection("127.0.0.1", self.http_port)
@@ -53,6 +59,23 @@ class Cloud:
         """The environment of a role, with its own credential on the bus."""
         name = role if role != A_NODE else f"{A_NODE}-{NODE}"
         return self.env | {"NEBULA_NATS_CREDS": str(Authority(self.home).file(name))}
+
+    async def start(self, role: str, *, name: str | None = None, **settings: str) -> Child:
+        """Start a role, as process `name`, with more settings. It is stopped in the end."""
+        command = [sys.executable, "-m", "cli.local.role", role]
+        env = self.env_of(role) | settings
+        # In our session, since Linux divides its processors among sessions first (autogroup).
+        child = await spawn(name or role, command, self.home / "roles.log", env=env, new_session=False)
+        self.processes[name or role] = child
+        return child
+
+    async def stop(self, name: str) -> None:
+        """Stop a role."""
+        await self.processes.pop(name).stop()
+
+    async def healthy(self) -> None:
+        """Wait until commands are accepted over HTTP."""
+        await _healthy(self)
 
     def pss_mib(self) -> dict[str, float]:
         """Proportional set size of each role, in MiB: shared pages are split among those who share them."""
@@ -91,10 +114,26 @@ def pss_mib(pid: int) -> float:
 @asynccontextmanager
 async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
     """Servers and roles, up and answering; everything is stopped and removed in the end."""
+    async with servers(None, **settings) as made:
+        for role in roles:
+            await made.start(role)
+        await made.healthy()
+        heed_cancellation()
+        yield made
+
+
+@asynccontextmanager
+async def servers(prepare: Callable[[Path], None] | None, **settings: str) -> AsyncIterator[Cloud]:
+    """The servers of a cloud without roles. All roles that are started, and the servers, are stopped in the end.
+
+    `prepare`: called with the empty folder before the servers start; None: nothing is prepared.
+    """
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(home("bench"))
         if "NEBULA_LIBVIRT_URI" in settings:
             stack.callback(_remove_guests, settings["NEBULA_LIBVIRT_URI"], folder)
+        if prepare is not None:
+            await asyncio.to_thread(prepare, folder)
         authority = Authority(folder)
         server = await start_nats(folder, accounts=authority)
         stack.push_async_callback(server.stop)
@@ -103,8 +142,8 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
         give(node_keys(folder / "node.keys"), NODE, folder / "node" / "node.key")
         postgres = await start_postgres(folder)
         stack.push_async_callback(postgres.stop)
-        made = Cloud(folder, server.url, free_port())
-        env = {
+        made = Cloud(folder, server.url, free_port(), servers=Servers(server, postgres))
+        made.env = {
             "NEBULA_HOME": str(folder),
             "NEBULA_NATS_URL": server.url,
             "NEBULA_NODE": NODE,
@@ -116,16 +155,14 @@ async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
             "NEBULA_AUTH": "none",
             **settings,
         }
-        made.env = env
-        for role in roles:
-            command = [sys.executable, "-m", "cli.local.role", role]
-            # In our session, since Linux divides its processors among sessions first (autogroup).
-            child = await spawn(role, command, folder / "roles.log", env=made.env_of(role), new_session=False)
-            made.processes[role] = child
-            stack.push_async_callback(child.stop)
-        await _healthy(made)
-        heed_cancellation()
+        stack.push_async_callback(_stop_all, made)
         yield made
+
+
+async def _stop_all(made: Cloud) -> None:
+    """Stop the roles, the newest first."""
+    for name in reversed(list(made.processes)):
+        await made.stop(name)
 
 
 def _remove_guests(uri: str, folder: Path) -> None:

@@ -1,0 +1,84 @@
+"""The logs of `python -m bench scale`: valid, kept, and not changed by those who use a copy."""
+
+import hashlib
+from contextlib import suppress
+from pathlib import Path
+
+from nats.js.errors import NotFoundError
+
+from bench.scale import rows
+from bench.scale.lives import AFTER_PLACEMENT, Life, nodes
+from bench.scale.logs import log_of, with_bus, with_log
+from domain.vm import Phase, Vm, evolve
+from eventstore.integrity.audit import verify_log
+from eventstore.integrity.checkpoints import public_keys
+from eventstore.log.keyring import Keyring
+from runtime import subjects
+from tests.waiting import eventually
+
+VMS = 40
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The digests of all files in a folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+async def test_a_log_is_valid_and_is_kept_unchanged(tmp_path: Path) -> None:
+    kept = await log_of(VMS, tmp_path)
+    before = content(kept)
+    async with with_bus(VMS, tmp_path) as (nc, folder):
+        keys, ring = public_keys(folder / "checkpoint.pub"), Keyring(folder / "event.keys")
+        report = await verify_log(nc, keys=keys, event_keys=ring)
+        assert report.ok, report.findings
+        assert report.proven == report.last > 9 * VMS
+        await nc.jetstream().publish("nebula.parked.log.1", b"{}")
+    assert content(kept) == before
+    assert await log_of(VMS, tmp_path) == kept
+    assert content(kept) == before
+
+
+async def test_handlers_that_start_on_a_log_append_nothing_and_write_the_documents(tmp_path: Path) -> None:
+    async with with_log(VMS, tmp_path) as cloud:
+        nc = await cloud.bus()
+        js = nc.jetstream()
+        before = (await js.stream_info(subjects.EVENTS)).state.messages
+        await cloud.start("handlers")
+        wanted = sum(not Life(number, VMS).deleted for number in range(VMS))
+
+        async def written() -> bool:
+            with suppress(NotFoundError):
+                return (await js.stream_info(subjects.WANTED)).state.messages == wanted
+            return False
+
+        await eventually(written, "all wanted documents are written")
+        assert (await js.stream_info(subjects.EVENTS)).state.messages == before
+        await nc.close()
+
+
+def test_each_life_ends_without_anything_pending() -> None:
+    phases = set()
+    for number in range(200):
+        life, vm = Life(number, 200), None
+        events = [*life.requested().events, life.scheduled()[0]]
+        events += [event for step in AFTER_PLACEMENT for append in [step(life)] if append for event in append.events]
+        for event in events:
+            vm = evolve(vm, event)
+        assert isinstance(vm, Vm)
+        assert vm.pending is None
+        assert vm.node == life.node
+        phases.add(vm.phase)
+    assert phases == {Phase.RUNNING, Phase.STOPPED, Phase.DELETED}
+
+
+def test_a_small_cloud_has_few_nodes() -> None:
+    assert [nodes(vms) for vms in (1, 1000, 10_000, 1_000_000)] == [4, 20, 200, 200]
+
+
+async def test_the_rows_are_printed_with_their_growth(tmp_path: Path) -> None:
+    found = await rows.measure(vms=VMS, rows="verify", home=tmp_path)
+    growth = found["growth"]
+    assert isinstance(growth, dict)
+    assert growth["verify"]["events"] > 1
+    assert rows.growth({"a": 2.0, "b": 0.0, "c": 1.0}, {"a": 4.0, "b": 1.0}) == {"a": 2.0}
