@@ -34,6 +34,7 @@ from gateway.monitoring.unreadable import Unreadable
 from gateway.writes import Writes
 from projections.database import Mine, Pool, answers
 from projections.position import Position
+from runtime.bus.pace import Pace
 from runtime.process import Process, this
 from runtime.tasks import tasks
 from runtime.tasks.essential import Essential
@@ -42,6 +43,8 @@ from runtime.tasks.essential import Essential
 PATIENCE = 5.0
 #: Seconds that a read waits for the caller's own writes.
 OWN_WRITES = 5.0
+#: Bounds of the seconds until a command is sent again: a process of handlers that was killed does not answer.
+REPEATED, UNANSWERED = 0.5, 2.5
 #: How far a time from a caller may be ahead of this clock.
 SKEW = timedelta(seconds=1)
 
@@ -87,6 +90,8 @@ class Gateway:
     health: HealthMemory = field(default_factory=HealthMemory)
     #: tasks that end by themselves; stored here so that they are not garbage-collected before
     background: set[asyncio.Task[None]] = field(default_factory=set)
+    #: when a command is sent again that nobody has answered
+    pace: Pace = field(default_factory=lambda: Pace(REPEATED, UNANSWERED))
     writes: Writes = field(default_factory=Writes)
     tickets: Tickets = field(default_factory=Tickets)
 

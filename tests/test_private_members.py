@@ -67,7 +67,6 @@ KNOWN = {
     "_process_connect_init",
     "_connect_to_server",
     "_init_request_sub",
-    "_request_new_style",
     "_process_msg",
     "_subs",
     "_resp_map",

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from eventstore.log.store import Conflict, Unavailable
 from eventstore.vault.vault import Erased
 from handlers.refusals import refusal
 from runtime.bus import replies
+from runtime.bus.bus import QuickClient
+from runtime.bus.pace import Pace
 from runtime.bus.replies import MOST_DETAIL, InvalidReply, Refusal
 from runtime.bus.requests import NobodyThere, Patience, Refused, Silent, Unanswered, ask, request
 from runtime.bus.responder import Answer, Responder
@@ -33,8 +36,10 @@ SUBJECT = "test.requests"
 
 @pytest.fixture
 async def nc(nats_server: NatsServer) -> AsyncIterator[Client]:
-    async with connection(nats_server.url) as made:
-        yield made
+    made = QuickClient()  # as all roles
+    await made.connect(nats_server.url)
+    yield made
+    await made.close()
 
 
 async def test_nobody_is_there(nc: Client) -> None:
@@ -65,6 +70,60 @@ async def test_somebody_is_silent(nc: Client, patience: Patience, tries: int) ->
         await ask(nc, SUBJECT, b"again", patience)
     await eventually(lambda: len(heard) >= tries, "it was asked as often")
     assert set(heard) == {b"again"}
+
+
+async def test_what_a_dead_process_had_received_is_answered_by_another(nc: Client) -> None:
+    """Both are members of one queue group. The caller does not wait until its patience ends."""
+    heard = []
+
+    async def hear(msg: Msg) -> None:
+        heard.append(msg)
+        if len(heard) > 1:
+            await msg.respond(b"the second message")
+
+    await nc.subscribe(SUBJECT, queue="q", cb=hear)
+    assert (await ask(nc, SUBJECT, b"", Patience(0.02, in_all=LONG))).data == b"the second message"
+
+
+async def test_a_late_answer_to_the_first_message_counts(nc: Client) -> None:
+    """It was sent again meanwhile, and nobody answers that."""
+    heard: list[Msg] = []
+    await nc.subscribe(SUBJECT, cb=partial(keep, heard))
+    pace = Pace(0.02, 1.0)
+    asking = asyncio.create_task(ask(nc, SUBJECT, b"", Patience(LONG, in_all=LONG), pace=pace))
+    await eventually(lambda: len(heard) >= 2, "it was sent again")
+    await heard[0].respond(b"late")
+    assert (await asking).data == b"late"
+    assert pace.seconds > 0.02, "the time of the first message was noted, so the next request waits longer"
+    assert not nc._resp_map, "nobody waits for answers to the others"
+
+
+async def keep(heard: list[Msg], msg: Msg) -> None:
+    heard.append(msg)
+
+
+async def test_nobody_is_left_to_send_it_to_again(nc: Client) -> None:
+    """It may have been carried out, but nobody will ever answer: the caller need not wait for that."""
+    heard: list[Msg] = []
+    subscription = await nc.subscribe(SUBJECT, cb=partial(keep, heard))
+    asking = asyncio.create_task(ask(nc, SUBJECT, b"", Patience(0.3, in_all=LONG)))
+    await eventually(lambda: heard, "it was sent")
+    await subscription.unsubscribe()
+    with pytest.raises(Unanswered):
+        await asking
+
+
+def test_the_pace_follows_the_answers() -> None:
+    pace = Pace(0.5, 2.5)
+    assert list(islice(pace.pauses(), 4)) == [0.5, 1, 2, 4]
+    for _ in range(100):
+        pace.note(0.004)
+    assert pace.seconds == 0.5
+    for _ in range(100):
+        pace.note(1.0)
+    assert 1.0 < pace.seconds < 1.1, "answers take that long: it is not sent again before"
+    pace.note(60.0)
+    assert pace.seconds == 2.5
 
 
 async def test_the_bus_is_away(nats_server: NatsServer) -> None:

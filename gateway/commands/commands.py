@@ -144,7 +144,7 @@ async def send(gateway: Gateway, requested: Requested) -> accepted.Reply | repli
     if len(payload) > gateway.nc.max_payload:
         raise too_large(requested, gateway.nc.max_payload)
     try:
-        reply = await requests.ask(gateway.nc, subject, payload, PATIENCE)
+        reply = await requests.ask(gateway.nc, subject, payload, PATIENCE, pace=gateway.pace)
         return checked(accepted.read(requested.action.kind, storable(reply.data)))
     except replies.InvalidReply as error:
         raise invalid_reply(str(error)) from error

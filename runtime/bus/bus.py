@@ -3,26 +3,30 @@
 import asyncio
 import contextlib
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nats.aio.client import Client, Srv
+from nats.aio.client import NO_RESPONDERS_STATUS, Client, Srv
 from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
 from nats.errors import (
     AuthorizationError,
     ConnectionDrainingError,
     Error as NatsError,
+    NoRespondersError,
     NoServersError,
     StaleConnectionError,
     TimeoutError as NatsTimeout,
 )
 from nats.js import JetStreamContext
+from nats.js.api import Header
 from nats.protocol.command import hpub_cmd, pub_cmd
 
 from runtime import logs
 from runtime.bus.accounts.table import API
 from runtime.bus.headers import header_block, parsed
 from runtime.bus.login import EXPIRED, advice, login, refusal, refuses, tls_of
+from runtime.bus.pace import Pace
 from runtime.bus.renewed import Renewed, found
 from runtime.bus.responder import INBOX
 from runtime.bus.transport import TcpStream
@@ -95,17 +99,13 @@ class QuickClient(Client):
 
         nats-py makes the id digit by digit, and waits for a second future that waits for the answer.
         """
-        if self.is_draining_pubs:
-            raise ConnectionDrainingError
-        if not self._resp_sub_prefix:
-            await self._init_request_sub()
-        assert self._resp_sub_prefix is not None
+        prefix = await self.inbox()
         token = os.urandom(12).hex()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Msg] = loop.create_future()
         self._resp_map[token] = answer
         try:
-            await self.publish(subject, payload, reply=self._resp_sub_prefix.decode() + token, headers=headers)
+            await self.publish(subject, payload, reply=prefix + token, headers=headers)
             timer = loop.call_later(timeout, expire, answer)
             try:
                 return await answer
@@ -113,6 +113,58 @@ class QuickClient(Client):
                 timer.cancel()
         finally:
             self._resp_map.pop(token, None)
+
+    async def request_again(
+        self, subject: str, payload: bytes, timeout: float, pace: Pace, headers: dict[str, Any] | None = None
+    ) -> Msg:
+        """Send a request that is safe to repeat, again and again at this pace until there is an answer to one of the
+        messages; return it. Raises nats.errors.TimeoutError after `timeout` seconds, and NoRespondersError.
+        """
+        prefix = await self.inbox()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Msg] = loop.create_future()
+        #: when each message was sent, by the last part of its inbox
+        sent: dict[str, float] = {}
+        pauses = pace.pauses()
+        repeating: set[asyncio.Task[None]] = set()
+        again: asyncio.TimerHandle
+
+        async def send() -> None:
+            token = os.urandom(12).hex()
+            self._resp_map[token] = answer
+            sent[token] = loop.time()
+            await self.publish(subject, payload, reply=prefix + token, headers=headers)
+
+        def repeat() -> None:
+            nonlocal again
+            again = loop.call_later(next(pauses), repeat)
+            repeating.add(loop.create_task(_unless_disconnected(send)))
+
+        again = loop.call_later(next(pauses), repeat)
+        timer = loop.call_later(timeout, expire, answer)
+        try:
+            await send()
+            message = await answer
+        finally:
+            timer.cancel()
+            again.cancel()
+            for task in repeating:
+                task.cancel()
+            for token in sent:
+                self._resp_map.pop(token, None)
+        if message.headers and message.headers.get(Header.STATUS) == NO_RESPONDERS_STATUS:
+            raise NoRespondersError
+        pace.note(loop.time() - sent[message.subject.removeprefix(prefix)])
+        return message
+
+    async def inbox(self) -> str:
+        """The beginning of the inboxes of all requests."""
+        if self.is_draining_pubs:
+            raise ConnectionDrainingError
+        if not self._resp_sub_prefix:
+            await self._init_request_sub()
+        assert self._resp_sub_prefix is not None
+        return self._resp_sub_prefix.decode()
 
     async def _send_publish(
         self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
@@ -197,6 +249,12 @@ class QuickClient(Client):
         )
 
 
+async def _unless_disconnected(send: Callable[[], Awaitable[None]]) -> None:
+    """Send one more message. If that fails, the answer to an earlier one may still come."""
+    with contextlib.suppress(NatsError, OSError):
+        await send()
+
+
 def expire(answer: asyncio.Future[Msg]) -> None:
     """End the wait for an answer with a time-out."""
     if not answer.done():
@@ -274,11 +332,9 @@ class Connection(QuickClient):
         self._renewed.used = found(file) if file is not None else None  # nats-py reads the file now, too
         await super()._process_connect_init()
 
-    async def _request_new_style(
-        self, subject: str, payload: bytes, timeout: float = 1, headers: dict[str, Any] | None = None
-    ) -> Msg:
+    async def inbox(self) -> str:
         await self._renewed.admitted()
-        return await super()._request_new_style(subject, payload, timeout, headers)
+        return await super().inbox()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         if self._renewed.answering and reply and INBOX.fullmatch(reply.decode(errors="replace")):

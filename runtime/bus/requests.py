@@ -1,7 +1,8 @@
 """Requests on the bus: send one, and return its answer or the reason why there is none.
 
 The caller states how long to wait (`Patience`). Only requests that are safe to repeat may be sent again: if an answer
-was lost, the request may have been carried out. `ask` returns the raw answer; `request` parses it.
+was lost, the request may have been carried out. The answer to each message counts, also when the request was sent again
+meanwhile. `ask` returns the raw answer; `request` parses it.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from runtime.bus import replies
 from runtime.bus.malformed import reason
+from runtime.bus.pace import Pace, Repeating
 from runtime.bus.replies import InvalidReply, Refusal, Result
 
 T = TypeVar("T")
@@ -48,8 +50,9 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Times in seconds. `one_try`: to wait for the answer to one try. `in_all`: during which the request is sent again;
-    0: once only. `nobody`: to wait for a responder, AWAY at least.
+    """Times in seconds. `one_try`: to wait for an answer; with `in_all`, until the request is sent again. `in_all`:
+    to wait for an answer if the request is safe to repeat; 0: it is sent once only. `nobody`: to wait for a responder,
+    AWAY at least.
     """
 
     one_try: float
@@ -57,22 +60,34 @@ class Patience:
     nobody: float = 0.0
 
 
-async def ask(nc: Client, subject: str, body: bytes, patience: Patience, headers: dict[str, str] | None = None) -> Msg:
-    """Send a request, and return the raw answer. Raises Unanswered."""
+async def ask(
+    nc: Client,
+    subject: str,
+    body: bytes,
+    patience: Patience,
+    headers: dict[str, str] | None = None,
+    pace: Pace | None = None,
+) -> Msg:
+    """Send a request, and return the raw answer. `pace`: when it is sent again, instead of after `one_try`.
+
+    Raises Unanswered.
+    """
     clock = asyncio.get_running_loop().time
     started = clock()
+    pace = pace or Pace(patience.one_try, patience.one_try)
     while True:
         passed = clock() - started
-        wait = min(patience.one_try, patience.in_all - passed) if patience.in_all else patience.one_try
         try:
-            return await nc.request(subject, body, timeout=wait, headers=headers)
+            if not patience.in_all:
+                return await nc.request(subject, body, timeout=patience.one_try, headers=headers)
+            assert isinstance(nc, Repeating)  # the connection of each role
+            return await nc.request_again(subject, body, max(patience.in_all - passed, 0.0), pace, headers)
         except NoRespondersError as error:
-            if passed >= max(patience.nobody, AWAY):
+            if clock() - started >= max(patience.nobody, AWAY):
                 raise NobodyThere(subject) from error
             await asyncio.sleep(PAUSE)
         except TimeoutError as error:
-            if passed + patience.one_try >= patience.in_all:
-                raise Silent(subject) from error
+            raise Silent(subject) from error
         except (NatsError, OSError) as error:
             raise Unanswered(str(error) or repr(error)) from error
 
