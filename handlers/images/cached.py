@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from domain.base import Rejected
 from domain.contract import CachedImages, UnwantedImages
 from domain.image import ImagePhase
-from domain.vm import images_of
+from domain.references import Reference
 from eventstore.log.store import EventStore
 from handlers.images.pieces import parse_request
 from handlers.refusals import refusal
@@ -50,10 +50,10 @@ async def answer_nodes(nc: Client, store: EventStore, world: World, malformed: M
 
 def unwanted(world: World, digests: tuple[str, ...]) -> tuple[str, ...]:
     """The digests that belong to no registered image, nor to an image of a VM."""
-    made_from = {image for vm in world.vms() for image in images_of(vm)}
     known = {
         image.sha256
         for image in world.images()
-        if image.phase in (ImagePhase.VERIFYING, ImagePhase.AVAILABLE) or image.id in made_from
+        if image.phase in (ImagePhase.VERIFYING, ImagePhase.AVAILABLE)
+        or world.references.in_use(Reference("image", image.id))
     }
     return tuple(digest for digest in digests if digest not in known)

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from domain.contract import Fetch
 from domain.image import ImagePhase
 from domain.patterns import SHA256
-from domain.vm import images_of
+from domain.references import Reference
 from handlers.world.world import World
 from runtime import logs
 from runtime.files.files import put_in_place
@@ -213,6 +213,5 @@ def digests_to_keep(world: World) -> set[str]:
 
 def digests_in_use(world: World) -> set[str]:
     """The digests of the images that VMs use."""
-    images = {image.id: image.sha256 for image in world.images()}
-    used = {image for vm in world.vms() for image in images_of(vm)}
-    return {sha256 for image in used if (sha256 := images.get(image)) is not None}
+    in_use = world.references.in_use
+    return {image.sha256 for image in world.images() if image.sha256 and in_use(Reference("image", image.id))}

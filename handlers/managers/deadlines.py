@@ -11,13 +11,14 @@ from datetime import datetime
 from functools import partial
 
 from domain import image, vm
-from domain.image import ImagePhase, RejectImage
+from domain.image import RejectImage
 from domain.vm import ExpireOperation, Phase, RestartByPolicy, Vm
 from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
-from handlers.world.world import Changes, World
+from handlers.world.watch import Changes
+from handlers.world.world import World
 from runtime import logs, subjects
 
 log = logs.get(__name__)
@@ -63,8 +64,8 @@ def unverified(world: World, at: datetime) -> list[RejectImage]:
             detail="the image could not be read before the deadline; check its source, and register it again",
             field="source",
         )
-        for i in world.images()
-        if i.phase is ImagePhase.VERIFYING and i.updated_at + image.VERIFY_DEADLINE <= at
+        for i in map(world.image, world.unverified.by(at))
+        if i is not None
     ]
 
 

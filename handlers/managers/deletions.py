@@ -13,7 +13,8 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore
 from handlers.apply import apply, now
 from handlers.managers.driver import Driver
-from handlers.world.world import Changes, World
+from handlers.world.watch import Changes
+from handlers.world.world import World
 from runtime import logs
 
 log = logs.get(__name__)

@@ -29,7 +29,8 @@ from handlers.images.credentials import full_source, key_of, unneeded_keys
 from handlers.managers.driver import Driver
 from handlers.managers.wanted import source_of, tombstone, wanted
 from handlers.managers.wanted_documents import Key, WantedDocuments, about
-from handlers.world.world import Changes, World
+from handlers.world.watch import Changes
+from handlers.world.world import World
 from runtime import logs, subjects
 from runtime.node_keys import MAC, NodeKeys
 from runtime.tasks.patience import patiently

@@ -27,7 +27,7 @@ from typing import Any
 
 from handlers.managers.failure import AWAY, Broken, Failure, failed, limit
 from handlers.managers.lease import Lease
-from handlers.world.world import Changes, Watch
+from handlers.world.watch import Changes, Watch
 from runtime import logs
 from runtime.tasks.tasks import end, heed_cancellation
 

@@ -14,7 +14,8 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore, Unavailable
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
-from handlers.world.world import Changes, World
+from handlers.world.watch import Changes
+from handlers.world.world import World
 from runtime import logs, subjects
 from runtime.bus import requests
 from runtime.bus.accounts import revoking

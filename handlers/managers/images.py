@@ -20,7 +20,8 @@ from handlers.images.credentials import full_source
 from handlers.images.reading import BadImage, Reader
 from handlers.images.store import ImageStore, digests_to_keep
 from handlers.managers.driver import Driver
-from handlers.world.world import Changes, World
+from handlers.world.watch import Changes
+from handlers.world.world import World
 from runtime import logs, subjects
 from runtime.tasks.gauge import Gauge
 

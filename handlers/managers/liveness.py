@@ -16,13 +16,14 @@ from domain import node, vm
 from domain.base import Event, Rejected
 from domain.contract import Challenged, Heartbeat
 from domain.node import LoseNode, Node, RecoverNode, Silence
-from domain.vm import VISIBLE, LoseVm, Vm
+from domain.vm import LoseVm, Vm
 from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore, Tip, Unavailable
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
 from handlers.proofs import Proofs, Unproven
-from handlers.world.world import Changes, World
+from handlers.world.watch import Changes
+from handlers.world.world import World
 from runtime import logs, subjects
 from runtime.bus.malformed import Malformed
 from runtime.clock_offset import ClockOffset, warning
@@ -183,11 +184,9 @@ class Liveness:
         for found in self._world.nodes():
             if self._is_lost(found) or self._is_back(found):
                 driver.submit(f"node {found.id}", partial(self._update, found.id))
-        lost = {n.id for n in self._world.nodes() if n.lost}
-        if lost:
-            for guest in list(self._world.vms()):
-                if guest.node in lost and guest.phase in VISIBLE:
-                    driver.submit(f"vm {guest.id}", partial(self._lose_vm, guest.id))
+            if found.lost:
+                for vm_id in self._world.visible_vms(found.id):
+                    driver.submit(f"vm {vm_id}", partial(self._lose_vm, vm_id))
 
     def _is_lost(self, found: Node) -> bool:
         """Whether a node has to be marked as lost."""

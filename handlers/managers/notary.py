@@ -2,7 +2,7 @@
 
 from eventstore.integrity.notary import Disagrees, Notary
 from handlers.managers.driver import Driver
-from handlers.world.world import Changes
+from handlers.world.watch import Changes
 from runtime import logs
 
 log = logs.get(__name__)

@@ -24,7 +24,8 @@ from eventstore.log.store import Change, Conflict, EventStore, Unavailable
 from handlers.apply import manager, now
 from handlers.managers.driver import Driver
 from handlers.world.turns import Turns
-from handlers.world.world import Changes, World
+from handlers.world.watch import Changes
+from handlers.world.world import World
 from runtime import logs, subjects
 
 log = logs.get(__name__)

@@ -7,32 +7,52 @@ from domain.vm import Vm
 
 
 class Macs:
-    """The addresses in use. VMs of earlier versions may share one: it is in use until the last of them is deleted."""
+    """The addresses in use, as numbers. VMs of earlier versions may share one: it is in use until the last of them is
+    deleted.
+    """
 
     def __init__(self) -> None:
-        self._of: dict[str, str] = {}
-        self._held: Counter[str] = Counter()
+        self._held: set[int | str] = set()
+        self._shared: Counter[int | str] = Counter()
+        """How many further VMs have an address."""
 
-    def keep(self, vm: Vm) -> None:
-        """A VM exists. It has an address once it has a node."""
-        self._set(vm.id, mac.of(vm) if vm.node is not None else None)
+    def change(self, before: Vm | None, after: Vm | None) -> None:
+        """A VM has changed; None: it did not exist, or it is deleted, also on its node."""
+        old, new = number_of(before), number_of(after)
+        if old == new:
+            return
+        if old is not None:
+            self.drop(old)
+        if new is not None:
+            self.keep(new)
 
-    def drop(self, vm_id: str) -> None:
-        """A VM is deleted, also on its node."""
-        self._set(vm_id, None)
+    def keep(self, address: int | str) -> None:
+        """One more VM has an address."""
+        if address in self._held:
+            self._shared[address] += 1
+        self._held.add(address)
+
+    def drop(self, address: int | str) -> None:
+        """One VM less has an address."""
+        if address not in self._shared:
+            self._held.discard(address)
+            return
+        self._shared[address] -= 1
+        if not self._shared[address]:
+            del self._shared[address]
 
     def taken(self, address: str) -> bool:
-        return address in self._held
+        return number(address) in self._held
 
-    def _set(self, vm_id: str, address: str | None) -> None:
-        before = self._of.get(vm_id)
-        if before == address:
-            return
-        if before is not None:
-            self._held[before] -= 1
-            if not self._held[before]:
-                del self._held[before]
-            del self._of[vm_id]
-        if address is not None:
-            self._of[vm_id] = address
-            self._held[address] += 1
+
+def number_of(vm: Vm | None) -> int | str | None:
+    """The address of a VM as a number. It has one once it has a node."""
+    return None if vm is None or vm.node is None else number(mac.of(vm))
+
+
+def number(address: str) -> int | str:
+    """An address as a number, which takes less memory; any other text unchanged."""
+    try:
+        return int(address.replace(":", ""), 16)
+    except ValueError:
+        return address

@@ -62,9 +62,12 @@ class References:
             ids.setdefault(ref.kind, []).append(ref.id)
         return Users(ids={kind: tuple(sorted(of)) for kind, of in ids.items()})
 
-    def update(self, recorded: Recorded, before: object, after: object) -> None:
+    def in_use(self, reference: Reference) -> bool:
+        """Whether a resource refers to an aggregate."""
+        return reference in self._users
+
+    def update(self, ref: Ref, recorded: Recorded, before: object, after: object) -> None:
         """Process an event, given the states before and after it. `lookup` must return `after` already."""
-        ref = recorded.ref
         both = before is not None and after is not None
         if both and not KINDS[ref.kind].may_differ(before, after) and ref.id not in self.void:
             return

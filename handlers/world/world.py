@@ -2,19 +2,18 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from nats.aio.client import Client
 
 from domain.base import Event, Rejected
-from domain.image import Image
+from domain.image import VERIFY_DEADLINE, Image, ImagePhase
 from domain.kinds import KINDS
 from domain.node import Node
 from domain.project import Project
 from domain.tag import Tag
-from domain.vm import WAITING, Phase, Vm
+from domain.vm import Phase, Vm
 from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.follow import follow
 from eventstore.log.frontier import Frontier
@@ -22,11 +21,13 @@ from eventstore.log.judge import Malformed, Tip, body, follows, shape, step
 from eventstore.log.macs import EventKeys
 from eventstore.log.store import Loaded
 from eventstore.parking.refused import Refused
+from handlers.world.aggregates import Aggregates
 from handlers.world.backlog import Backlog
 from handlers.world.due import Due
-from handlers.world.macs import Macs
 from handlers.world.references import References
 from handlers.world.turns import Turns
+from handlers.world.vms import VmIndex
+from handlers.world.watch import Watch
 from runtime import logs, subjects
 from runtime.tasks.tasks import end
 
@@ -36,62 +37,9 @@ log = logs.get(__name__)
 REFERRED = tuple(kind.name for kind in KINDS.values() if kind.usable is not None)
 
 
-class Watch:
-    """The changes of aggregates of some kinds since a manager's last look. At first everything has changed.
-
-    While the manager has to look at everything anyway, single changes are not collected. So a manager that stands by
-    needs no memory.
-    """
-
-    def __init__(self, kinds: Collection[str] = tuple(KINDS)) -> None:
-        self._kinds = kinds
-        self._bell = asyncio.Event()
-        self._changed: set[Ref] = set()
-        self._all = True
-        self._bell.set()
-
-    def add(self, ref: Ref) -> None:
-        if not self._all and ref.kind in self._kinds:
-            self._changed.add(ref)
-
-    def forget(self, ref: Ref) -> None:
-        """Remove a change that the manager made itself, knowing all changes before it."""
-        self._changed.discard(ref)
-
-    def ring(self, *, everything: bool = False) -> None:
-        self._all = self._all or everything
-        self._bell.set()
-
-    def nudge(self) -> None:
-        """Wake the manager if there are changes."""
-        if self._changed:
-            self._bell.set()
-
-    async def next(self) -> "Changes":
-        """Wait for a change, and return all changes."""
-        await self._bell.wait()
-        self._bell.clear()
-        taken = Changes(frozenset(self._changed), self._all)
-        self._changed = set()
-        self._all = False
-        return taken
-
-
-@dataclass(frozen=True)
-class Changes:
-    """The aggregates that changed. `everything`: the manager has to look at the whole world."""
-
-    refs: frozenset[Ref]
-    everything: bool
-
-    def of(self, kind: str) -> list[str]:
-        return [ref.id for ref in self.refs if ref.kind == kind]
-
-
-def next_time(found: Vm) -> datetime | None:
-    """The earliest time at which a VM needs an action: its operation times out, or it is started again."""
-    times = [found.pending.deadline if found.pending else None, found.restart_at]
-    return min((time for time in times if time is not None), default=None)
+def verified_until(found: Image) -> datetime | None:
+    """When an image that is not verified by then is rejected."""
+    return found.updated_at + VERIFY_DEADLINE if found.phase is ImagePhase.VERIFYING else None
 
 
 class World:
@@ -102,11 +50,15 @@ class World:
         self.frontier = Frontier((*REFERRED, "token"))
         """The messages that are received, also those that are not folded yet."""
         self.references = References(lambda ref: self.get(ref).state)
-        self.deleted_vms: set[str] = set()
-        self.forgotten: dict[str, Loaded[Vm]] = {}
-        """The forgotten VMs that their node has not removed yet."""
-        self._known: dict[Ref, Loaded[Any]] = {}
-        self._by_kind: dict[str, dict[str, Ref]] = {kind: {} for kind in KINDS}
+        self._aggregates = Aggregates()
+        self._vms = VmIndex()
+        self.deleted_vms = self._vms.deleted
+        self.forgotten = self._vms.forgotten
+        self.waiting = self._vms.waiting
+        self.macs = self._vms.macs
+        self.due = self._vms.due
+        self.unverified = Due()
+        """The times at which images count as not readable."""
         self._foreseen: dict[int, tuple[Tip, Loaded[Any]]] = {}
         """The states after events that this process appended and that have not come with the log yet, by position; each
         with the tip before the event."""
@@ -115,18 +67,12 @@ class World:
         self._watches: list[Watch] = []
         self.malformed = Refused()
         """The messages of the log that were ignored, and why."""
-        self.waiting: dict[str, None] = {}
-        """The VMs without a node, in the order of their creation."""
-        self.macs = Macs()
-        """The MAC addresses of the VMs that exist; a forgotten VM keeps its address until its node has removed it."""
-        self.due = Due()
-        """The times at which operations of VMs time out, or VMs are started again."""
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def get(self, ref: Ref) -> Loaded[Any]:
         """The aggregate as this process knows it. Its state is None if it does not exist, or is a deleted VM."""
-        return self._known.get(ref) or Loaded(None, Tip(ref))
+        return self._aggregates.get(ref) or Loaded(None, Tip(ref))
 
     def held(self, ref: Ref) -> Loaded[Any] | None:
         """The aggregate as this process knows it; None for a deleted VM, whose history is only in the log."""
@@ -136,15 +82,21 @@ class World:
         return self.get(ref)
 
     def vm(self, id_: str) -> Loaded[Vm] | None:
-        ref = self._by_kind["vm"].get(id_)
-        return self._known[ref] if ref else None
+        ref = self._aggregates.of_kind["vm"].get(id_)
+        return self._aggregates.get(ref) if ref else None
+
+    def vm_version(self, id_: str) -> int:
+        """The version of a VM; 0 if there is none or it is deleted. It costs less than to read its state."""
+        ref = self._aggregates.of_kind["vm"].get(id_)
+        return self._aggregates.version(ref) if ref else 0
 
     def vms(self) -> Iterator[Vm]:
-        """All VMs that are not deleted, in the order of their creation."""
-        for ref in list(self._by_kind["vm"].values()):
-            known = self._known.get(ref)
-            if known is not None and known.state is not None:
-                yield known.state
+        """All VMs that are not deleted, in the order of their creation. It takes long if there are many."""
+        return self._aggregates.states("vm")
+
+    def visible_vms(self, node_id: str) -> frozenset[str]:
+        """The ids of the VMs on a node that become lost with it."""
+        return frozenset(self._vms.visible.get(node_id, ()))
 
     def nodes(self) -> list[Node]:
         return self._all("node")
@@ -177,13 +129,13 @@ class World:
 
     def ids(self, kind: str) -> list[str]:
         """The ids of all resources of a kind that are not deleted."""
-        return list(self._by_kind[kind])
+        return self._aggregates.ids(kind)
 
     def projects(self) -> list[Project]:
         return self._all("project")
 
     def _all(self, kind: str) -> list[Any]:
-        return [self._known[ref].state for ref in self._by_kind[kind].values()]
+        return list(self._aggregates.states(kind))
 
     # ── moving on ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -203,7 +155,7 @@ class World:
         ref = recorded.ref
         before, foreseen = self._foreseen.pop(recorded.position, (None, None))
         known = self._at(ref)
-        deleted = ref.kind == "vm" and ref.id in self.deleted_vms and ref.id not in self.forgotten
+        deleted = ref.kind == "vm" and self._vms.is_deleted(ref.id)
         if ref.kind not in KINDS or deleted or recorded.position <= known.tip.position:
             return shape(recorded)
         wrong: Malformed | None = None
@@ -212,13 +164,9 @@ class World:
         else:
             state, tip, wrong = step(KINDS[ref.kind].evolve, known.state, known.tip, recorded)
             loaded = Loaded(state, tip)
-        state = loaded.state
-        if ref.kind == "vm" and state is not None and state.phase is Phase.DELETED:
-            self._remove_vm(ref, loaded)
-        else:
-            self._keep(ref, loaded)
+        ref = self._keep(ref, loaded, known.state)
         if wrong is None:
-            self.references.update(recorded, known.state, state)
+            self.references.update(ref, recorded, known.state, loaded.state)
         for watch in self._watches:
             watch.add(ref)
         return wrong
@@ -228,30 +176,22 @@ class World:
         forgotten = self.forgotten.get(ref.id) if ref.kind == "vm" else None
         return forgotten if forgotten is not None and forgotten.tip.ref == ref else self.get(ref)
 
-    def _keep(self, ref: Ref, loaded: Loaded[Any]) -> None:
-        self._known[ref] = loaded
-        if loaded.state is None:  # it has only malformed messages so far
-            return
-        self._by_kind[ref.kind][ref.id] = ref
-        if ref.kind == "vm" and loaded.state.phase in WAITING:
-            self.waiting[ref.id] = None
-        elif ref.kind == "vm":
-            self.waiting.pop(ref.id, None)
-        if ref.kind == "vm":
-            self.due.set(ref.id, next_time(loaded.state))
-            self.macs.keep(loaded.state)
+    def _keep(self, ref: Ref, loaded: Loaded[Any], before: Any = None) -> Ref:
+        """Keep an aggregate, and what is derived from it. `before`: its state before that.
 
-    def _remove_vm(self, ref: Ref, loaded: Loaded[Vm]) -> None:
-        self.deleted_vms.add(ref.id)
-        self._known.pop(ref, None)
-        self._by_kind["vm"].pop(ref.id, None)
-        self.due.set(ref.id, None)
-        self.waiting.pop(ref.id, None)
-        if loaded.state is not None and loaded.state.forgotten is not None and not loaded.state.cleared:
-            self.forgotten[ref.id] = loaded
-        else:
-            self.forgotten.pop(ref.id, None)
-            self.macs.drop(ref.id)
+        Returns the one object for its reference that everybody should keep.
+        """
+        state = loaded.state
+        if isinstance(state, Vm) and state.phase is Phase.DELETED:
+            self._aggregates.remove(ref)
+            self._vms.remove(ref, before, loaded)
+            return ref
+        ref = self._aggregates.put(loaded)
+        if isinstance(state, Vm):
+            self._vms.change(ref, before, state)
+        elif isinstance(state, Image):
+            self.unverified.set(ref.id, verified_until(state))
+        return ref
 
     def watch(self, kinds: Collection[str] = tuple(KINDS)) -> Watch:
         """A new watch, which collects the changes of these kinds for a manager."""

@@ -14,7 +14,7 @@ from handlers.health import public_status
 from handlers.managers import driver as module, failure
 from handlers.managers.driver import Driver
 from handlers.managers.failure import RETRY, RETRY_CONFLICT, RETRY_PASSING, Failure, failed
-from handlers.world.world import Changes, Watch
+from handlers.world.watch import Changes, Watch
 from runtime.tasks.backoff import Backoff
 from tests.waiting import eventually
 

@@ -8,7 +8,8 @@ from hypothesis import given, strategies as st
 
 from handlers.managers.deadlines import overdue
 from handlers.world.due import Due
-from handlers.world.world import World, next_time
+from handlers.world.vms import next_time
+from handlers.world.world import World
 from tests.domain.lives import SCHEDULED, given as lived
 
 START = datetime(2030, 1, 1, tzinfo=UTC)

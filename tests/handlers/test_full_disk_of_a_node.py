@@ -11,7 +11,8 @@ from eventstore.log.store import EventStore
 from handlers.managers.deadlines import restarts
 from handlers.managers.liveness import ROOM, Liveness
 from handlers.world.due import Due
-from handlers.world.world import World, next_time
+from handlers.world.vms import next_time
+from handlers.world.world import World
 from runtime import subjects
 from tests.domain.lives import NODE, SCHEDULED, broken, given
 from tests.domain.story import at

@@ -16,7 +16,7 @@ from eventstore.log.store import Unavailable
 from handlers.managers import lease as module
 from handlers.managers.driver import Driver
 from handlers.managers.lease import HOLDS, TAKES, Lease, Note, read
-from handlers.world.world import Changes, Watch
+from handlers.world.watch import Changes, Watch
 from runtime import process, subjects
 from runtime.bus.bus import QuickClient
 from runtime.bus.streams import ensure_all

@@ -64,7 +64,7 @@ class Cloud:
                     placed = vm.evolve(self.found[change.tip.ref.id], event)
                     assert placed is not None and isinstance(event, VmScheduled)
                     self.found[placed.id] = placed
-                    self.macs.keep(placed)
+                    self.macs.change(None, placed)
 
 
 def ids(count: int) -> list[str]:
@@ -111,25 +111,34 @@ def test_two_chosen_ids_of_one_derived_address_get_two(monkeypatch: pytest.Monke
 
 def test_an_address_is_kept_for_life_and_given_again_after_it() -> None:
     macs = Macs()
+    waiting = lived([create()])
     placed = replace(lived(RUNNING), mac="52:54:00:00:00:07")
-    for _ in range(2):
-        macs.keep(placed)
-        assert macs.taken("52:54:00:00:00:07")
-    macs.drop(placed.id)
-    macs.drop(placed.id)
-    assert not macs.taken("52:54:00:00:00:07")
-    macs.keep(lived([create()]))
+    macs.change(None, waiting)
     assert not macs.taken(mac.derived(placed.id)), "without a node it has none"
+    macs.change(waiting, placed)
+    for _ in range(2):
+        macs.change(placed, replace(placed, boots=9))
+        assert macs.taken("52:54:00:00:00:07")
+    macs.change(placed, None)
+    assert not macs.taken("52:54:00:00:00:07")
 
 
 def test_vms_from_before_keep_what_follows_from_their_ids() -> None:
     old = lived(RUNNING)
     assert mac.of(old) == mac.derived(old.id)
-    macs, (one, other) = Macs(), colliding()
-    for id_ in (one, other):
-        macs.keep(replace(old, id=id_))
-    macs.drop(one)
-    assert macs.taken(mac.derived(other)), "the other one has it still"
+    macs, pair = Macs(), [replace(old, id=id_) for id_ in colliding()]
+    for each in pair:
+        macs.change(None, each)
+    macs.change(pair[0], None)
+    assert macs.taken(mac.of(pair[1])), "the other one has it still"
+    macs.change(pair[1], None)
+    assert not macs.taken(mac.of(pair[1]))
+
+
+def test_an_address_that_is_none_is_in_use_like_any_other() -> None:
+    macs, odd = Macs(), replace(lived(RUNNING), mac="none")
+    macs.change(None, odd)
+    assert macs.taken("none")
 
 
 def test_all_of_them_can_be_taken() -> None:

@@ -16,7 +16,7 @@ from handlers.images.reading import Reader
 from handlers.images.store import ImageStore
 from handlers.managers.driver import Driver
 from handlers.managers.missing_images import MissingImages
-from handlers.world.world import Changes
+from handlers.world.watch import Changes
 from runtime.tasks.backoff import Backoff
 from tests.domain.test_image import VERIFYING
 from tests.handlers.platform import raw_disk

@@ -11,7 +11,8 @@ from eventstore.log.store import EventStore
 from handlers.managers import liveness as module
 from handlers.managers.driver import Driver
 from handlers.managers.liveness import Liveness
-from handlers.world.world import Changes, World
+from handlers.world.watch import Changes
+from handlers.world.world import World
 from runtime import subjects
 
 TIMEOUT = 15.0
@@ -26,7 +27,9 @@ class Cloud:
         self.holder = SimpleNamespace(boot="b", pid=1, host="h", since=datetime(2026, 1, 1, tzinfo=UTC))
         self.node = SimpleNamespace(id="n", lost=False, retired_at=None, lease=1, holder=self.holder)
         self.bus = SimpleNamespace(is_connected=True, stats={"reconnects": 0})
-        world: Any = SimpleNamespace(node=lambda _: self.node, nodes=lambda: [self.node], vms=lambda: iter(()))
+        world: Any = SimpleNamespace(
+            node=lambda _: self.node, nodes=lambda: [self.node], visible_vms=lambda _: frozenset()
+        )
         store = cast(EventStore, None)
         self.liveness = Liveness(store, cast(World, world), TIMEOUT, bus=cast(Any, self.bus))
         self.judged: list[str] = []

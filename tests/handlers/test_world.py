@@ -18,7 +18,8 @@ from eventstore.log.judge import fields_to_check
 from eventstore.log.store import Loaded, Tip
 from handlers.world import backlog, world as world_module
 from handlers.world.turns import Turns
-from handlers.world.world import Watch, World
+from handlers.world.watch import Watch
+from handlers.world.world import World
 from runtime.tasks.tasks import end
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)

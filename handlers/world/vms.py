@@ -1,0 +1,77 @@
+"""What the world derives from the states of VMs, so that no manager has to look at all of them."""
+
+from datetime import datetime
+
+from domain.vm import VISIBLE, WAITING, Phase, Vm
+from eventstore.log.envelope import Ref
+from eventstore.log.store import Loaded
+from handlers.world.due import Due
+from handlers.world.macs import Macs
+
+
+def next_time(found: Vm) -> datetime | None:
+    """The earliest time at which a VM needs an action: its operation times out, or it is started again."""
+    times = [found.pending.deadline if found.pending else None, found.restart_at]
+    return min((time for time in times if time is not None), default=None)
+
+
+class VmIndex:
+    """Updated with each event of a VM."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, None] = {}
+        """The VMs without a node, in the order of their creation."""
+        self.macs = Macs()
+        """The MAC addresses of the VMs that exist; a forgotten VM keeps its address until its node has removed it."""
+        self.due = Due()
+        """The times at which operations of VMs time out, or VMs are started again."""
+        self.deleted: set[str] = set()
+        self.forgotten: dict[str, Loaded[Vm]] = {}
+        """The forgotten VMs that their node has not removed yet."""
+        self.visible: dict[str, set[str]] = {}
+        """For each node its VMs that become lost with it."""
+
+    def change(self, ref: Ref, before: Vm | None, after: Vm) -> None:
+        """A VM that is not deleted has changed."""
+        if after.phase in WAITING:
+            self.waiting[ref.id] = None
+        else:
+            self.waiting.pop(ref.id, None)
+        self.due.set(ref.id, next_time(after))
+        self.macs.change(before, after)
+        self._see(ref.id, before, after)
+
+    def remove(self, ref: Ref, before: Vm | None, loaded: Loaded[Vm]) -> None:
+        """A VM is deleted, or a forgotten one has changed. `loaded`: the VM after that."""
+        self.deleted.add(ref.id)
+        self.due.set(ref.id, None)
+        self.waiting.pop(ref.id, None)
+        self._see(ref.id, before, None)
+        after = loaded.state
+        if after is not None and after.forgotten is not None and not after.cleared:
+            self.forgotten[ref.id] = loaded
+            self.macs.change(before, after)
+        else:
+            self.forgotten.pop(ref.id, None)
+            self.macs.change(before, None)
+
+    def is_deleted(self, id_: str) -> bool:
+        """Whether nothing of a VM is left, also on its node."""
+        return id_ in self.deleted and id_ not in self.forgotten
+
+    def _see(self, id_: str, before: Vm | None, after: Vm | None) -> None:
+        old, new = visible_on(before), visible_on(after)
+        if old == new:
+            return
+        if old is not None:
+            others = self.visible[old]
+            others.discard(id_)
+            if not others:
+                del self.visible[old]
+        if new is not None:
+            self.visible.setdefault(new, set()).add(id_)
+
+
+def visible_on(vm: Vm | None) -> str | None:
+    """The node that a VM becomes lost with."""
+    return vm.node if vm is not None and vm.phase in VISIBLE and vm.phase is not Phase.DELETED else None
