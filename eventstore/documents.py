@@ -7,6 +7,7 @@ from datetime import datetime
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from eventstore.log.group import GroupCommit
 from eventstore.log.jetstream import Message, Stream, Unavailable
 from eventstore.log.received import EXPECTED
 from runtime.bus.api import api
@@ -28,6 +29,7 @@ class Documents:
     def __init__(self, nc: Client, stream: str, *, timeout: float = 5.0) -> None:
         self._nc = nc
         self._stream = Stream(nc, stream, timeout=timeout)
+        self._group = GroupCommit(self._stream)
         self._timeout = timeout
 
     @property
@@ -43,6 +45,7 @@ class Documents:
     async def put(self, subject: str, body: bytes, *, last: int, mac: str | None = None) -> int:
         """Replace the document at position `last` (0: there was none). Returns the new position.
 
+        Documents that are put at the same time are stored in groups; the outcome of one does not depend on the others.
         Raises Conflict if it has been replaced in the meantime, Unavailable if the outcome is unknown.
         """
         headers = {
@@ -52,7 +55,7 @@ class Documents:
         }
         if mac is not None:
             headers[MAC] = mac
-        return await self._stream.append([Message(subject, headers, body)])
+        return await self._group.append([Message(subject, headers, body)])
 
     async def drop(self, subject: str) -> None:
         """Remove a document. A repeat does nothing.

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eventstore.log.jetstream import Conflict, Message, Stream, TooLarge, TooMany
+from eventstore.log.jetstream import Conflict, Message, NoBatches, Stream, TooLarge, TooMany
 from eventstore.log.received import EXPECTED_ON
 
 #: Number of single appends in progress from which on further appends are grouped. One more is a batch of its own, which
@@ -18,6 +18,8 @@ from eventstore.log.received import EXPECTED_ON
 ALONE = 1
 #: Maximum number of events, and of bytes, in one batch. A larger append is sent alone.
 MOST, MOST_BYTES = 64, 512 * 1024
+#: Seconds after which batches are tried again on a stream that allows none.
+TRY_AGAIN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,16 @@ class GroupCommit:
         self._storing: asyncio.Task[None] | None = None
         self._batch: asyncio.Future[None] | None = None
         """Ends with the batch that is being stored now."""
+        self._alone_until = 0.0
+        """Until then, each append is sent alone, because the stream allows no batches."""
 
     async def append(self, messages: Sequence[Message]) -> int:
         """Store all messages at consecutive positions, or none. Returns the position of the last one.
 
         Raises the errors of `Stream.append`.
         """
+        if asyncio.get_running_loop().time() < self._alone_until:
+            return await self._stream.append(messages)
         if self._storing is None and self._alone < ALONE:
             self._alone += 1
             try:
@@ -91,7 +97,8 @@ class GroupCommit:
             while self._waiting:
                 self._batch = asyncio.get_running_loop().create_future()
                 try:
-                    await self._store_together(self._next())
+                    if group := self._next():
+                        await self._store_together(group)
                 finally:
                     self._batch.set_result(None)
                     self._batch = None
@@ -105,6 +112,9 @@ class GroupCommit:
         count = size = 0
         while self._waiting:
             waiting = self._waiting[0]
+            if waiting.stored.done():  # its caller was cancelled
+                self._waiting.popleft()
+                continue
             its_size, its = waiting.size_and_claims()
             count, size = count + len(waiting.messages), size + its_size
             if group and (count > MOST or size > MOST_BYTES or not its.isdisjoint(subjects)):
@@ -117,7 +127,9 @@ class GroupCommit:
         try:
             messages = [message for waiting in group for message in waiting.messages]
             position = await self._stream.append(messages, grouped=len(group) > 1)
-        except (Conflict, TooLarge, TooMany):
+        except (Conflict, TooLarge, TooMany, NoBatches) as error:
+            if isinstance(error, NoBatches):
+                self._alone_until = asyncio.get_running_loop().time() + TRY_AGAIN
             await asyncio.gather(*(self._store_alone(waiting) for waiting in group))
         except Exception as error:
             for waiting in group:

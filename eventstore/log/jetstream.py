@@ -33,6 +33,7 @@ NO_MESSAGE = 10037
 MESSAGE_TOO_LARGE = 10054
 WRONG_LAST_SEQUENCE = 10071
 BATCH_TOO_LARGE = 10199
+NO_BATCHES = 10174
 DUPLICATE = 10201
 """An event with this id was stored recently: the same one, or one of another aggregate with the same kind and id.
 
@@ -85,6 +86,10 @@ class TooMany(NotSupportedError):
     """More events than the server stores in one batch. Nothing was stored."""
 
 
+class NoBatches(NotSupportedError):
+    """The stream allows no atomic batches: an earlier version has made it. Nothing was stored."""
+
+
 class Message(NamedTuple):
     """An event to append. The first one of each subject has the header `EXPECTED`."""
 
@@ -113,7 +118,7 @@ class Stream:
         `grouped`: the messages belong to several appends, which the caller can try one by one.
         `resent`: the same messages were sent before with an unknown outcome; if they are stored already, it succeeds.
         Raises Conflict if a subject has another last position than expected, Unavailable if the outcome is unknown
-        within the timeout, TooLarge and TooMany.
+        within the timeout, TooLarge, TooMany, and NoBatches if there are several.
         """
         self._check_sizes(messages)
         loop = asyncio.get_running_loop()
@@ -144,6 +149,8 @@ class Stream:
                 continue
             if code == MESSAGE_TOO_LARGE:
                 raise TooLarge(f"stream {self.name} refuses an event: {text}; raise its max_msg_size or store less")
+            if code == NO_BATCHES:
+                raise NoBatches(f"stream {self.name} allows no atomic batches")
             if code == BATCH_TOO_LARGE:
                 raise TooMany(f"{len(messages)} events cannot be stored in one batch ({text}); append fewer at a time")
             if code not in (WRONG_LAST_SEQUENCE, DUPLICATE):
@@ -256,6 +263,12 @@ class Stream:
     async def last_of(self, subject: str) -> Recorded | None:
         """The newest event of the subject (or filter), read from the stream's leader, which never lags."""
         return await self._from_leader({"last_by_subj": subject})
+
+    async def newest_of(self, subjects: Sequence[str]) -> list[Recorded]:
+        """The newest event of each of these subjects that has one, at most 1,024. A replica may answer that lags."""
+        ask = {"multi_last": list(subjects), "batch": len(subjects)}
+        found, _ = await self._until_answered(lambda wait: direct_get(self._nc, self.name, ask, wait, self._event_keys))
+        return found
 
     async def next_of(self, subject: str, after: int) -> Recorded | None:
         """The first event of the subject after position `after`, read from the stream's leader."""

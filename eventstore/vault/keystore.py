@@ -8,20 +8,25 @@ lists the key.
 With several replicas, each server also has the message in its Raft log until it compacts that log (docs/integrity.md).
 """
 
+import asyncio
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
+from eventstore.log.group import GroupCommit
 from eventstore.log.jetstream import Conflict, Message, Stream, Unavailable
 from eventstore.log.received import EXPECTED
 from runtime import subjects
 from runtime.bus.api import api
 
 NOT_FOUND = 404
+#: Maximum number of keys that are read with one request.
+MOST_TOGETHER = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +46,50 @@ class KeyStore:
     def __init__(self, nc: Client, *, timeout: float = 5.0) -> None:
         self._nc = nc
         self._stream = Stream(nc, subjects.VAULT, timeout=timeout)
+        self._group = GroupCommit(self._stream)
         self._timeout = timeout
+        self._asked: list[tuple[str, asyncio.Future[Entry | None]]] = []
+        self._reading: asyncio.Task[None] | None = None
 
     async def get(self, name: str) -> Entry | None:
         """The newest value, read from the stream's leader; None if there never was one."""
         found = await self._stream.last_of(subjects.vault_key(name))
         return Entry(found.body or None, found.position) if found is not None else None
+
+    async def get_soon(self, name: str) -> Entry | None:
+        """As `get`, but calls at the same time share one request. A replica may answer it that lags for a moment."""
+        answer: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
+        self._asked.append((name, answer))
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read_asked())
+        return await answer
+
+    async def _read_asked(self) -> None:
+        try:
+            while self._asked:
+                some, self._asked = self._asked[:MOST_TOGETHER], self._asked[MOST_TOGETHER:]
+                try:
+                    found = await self._newest(tuple({name for name, _ in some}))
+                except Exception as error:
+                    for _, answer in some:
+                        if not answer.done():
+                            answer.set_exception(error)
+                else:
+                    for name, answer in some:
+                        if not answer.done():
+                            answer.set_result(found[name])
+        finally:
+            self._reading = None
+
+    async def _newest(self, names: Sequence[str]) -> dict[str, Entry | None]:
+        """The newest values. Those that the replica does not have are read from the stream's leader."""
+        found: dict[str, Entry | None] = {}
+        if len(names) > 1:
+            for recorded in await self._stream.newest_of([subjects.vault_key(name) for name in names]):
+                entry = Entry(recorded.body or None, recorded.position)
+                found[recorded.subject.rsplit(".", 1)[-1]] = entry
+        missing = [name for name in names if name not in found]
+        return found | dict(zip(missing, await asyncio.gather(*map(self.get, missing)), strict=True))
 
     async def values(self, name: str) -> list[Entry]:
         """All stored values of a key, the newest first. Anybody on the bus may have stored one after the real value."""
@@ -64,7 +107,7 @@ class KeyStore:
         """
         subject = subjects.vault_key(name)
         headers = {"Nats-Expected-Stream": self._stream.name, EXPECTED: str(last)}
-        revision = await self._stream.append([Message(subject, headers, value)])
+        revision = await self._group.append([Message(subject, headers, value)])
         if last:
             await self.erase_earlier(name, revision)
         return revision

@@ -89,7 +89,7 @@ class Vault:
 
     async def seed_secret(self, vm: str, boots: int) -> str:
         """The secret (32 URL-safe characters, 192 bits) of a VM's n-th boot. Raises Erased if the key was destroyed."""
-        key = await self._key(vm, make=True, fresh=True)
+        key = await self._key(vm, make=True, fresh=True, soon=True)
         mac = hmac.new(key, f"seed:{vm}:{boots}".encode(), hashlib.sha256).digest()
         return base64.urlsafe_b64encode(mac[:24]).decode()
 
@@ -113,14 +113,14 @@ class Vault:
         except Unavailable as error:
             raise VaultUnavailable(f"the vault does not answer: {error}") from error
 
-    async def _key(self, vm: str, *, make: bool, fresh: bool = False) -> bytes:
+    async def _key(self, vm: str, *, make: bool, fresh: bool = False, soon: bool = False) -> bytes:
         """The VM's key; `make`: create it if there is none. `fresh`: read the store even if the key is in the cache,
-        because it may have been destroyed.
+        because it may have been destroyed. `soon`: together with the keys that are read at the same time.
         """
         if not fresh and vm in self._cache:
             return self._cache[vm]
         try:
-            key = await self._stored(vm)
+            key = await self._stored(vm, soon=soon)
             if key is None and make:
                 key = await self._create(vm)
         except Unavailable as error:
@@ -138,9 +138,9 @@ class Vault:
         self._cache[vm] = key
         return key
 
-    async def _stored(self, vm: str) -> bytes | None:
+    async def _stored(self, vm: str, *, soon: bool = False) -> bytes | None:
         """The key, or None if there never was one. Raises Erased, WrongMasterKey."""
-        entry = await self._store.get(vm)
+        entry = await (self._store.get_soon(vm) if soon else self._store.get(vm))
         if entry is None:
             return None
         try:

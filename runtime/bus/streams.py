@@ -57,7 +57,7 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
     """
     return [
         events_stream(replicas),
-        stream(subjects.WANTED, subjects.wanted_of(), replicas, newest=1),
+        replace(stream(subjects.WANTED, subjects.wanted_of(), replicas, newest=1), allow_atomic=True),
         stream(subjects.REPORTS, subjects.REPORTS_OF_ALL, replicas, newest=16, max_age=7 * 24 * 3600),
         stream(subjects.LEASES, subjects.LEASES_OF_ALL, replicas, newest=1),
         stream(subjects.MANAGERS, subjects.MANAGERS_LEASE, replicas, newest=1),
@@ -84,12 +84,16 @@ def checkpoints_stream(replicas: int) -> StreamConfig:
 
 def vault_stream(replicas: int) -> StreamConfig:
     """The vault's keys. A key is erased by deleting its messages, so deleting is allowed."""
-    return stream(subjects.VAULT, subjects.VAULT_KEYS, replicas)
+    return replace(stream(subjects.VAULT, subjects.VAULT_KEYS, replicas), allow_atomic=True)
 
 
 #: Streams whose subjects are updated when a newer version of the program uses other ones. Any other stream with wrong
 #: subjects is refused. Messages on the earlier subjects stay in the stream.
 ADAPTED = frozenset({subjects.WANTED, subjects.REPORTS, subjects.PARKED})
+
+#: Streams whose messages are stored in groups if the stream allows atomic batches. Streams of earlier versions do not;
+#: they are updated where this process has the right to, and otherwise by the authority of the bus.
+GROUPED = frozenset({subjects.WANTED, subjects.VAULT})
 
 PROMISES = ("deny_delete", "deny_purge", "allow_direct", "allow_atomic")
 
@@ -115,6 +119,8 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
         raise
     have = info.config
     for promise in PROMISES:
+        if promise == "allow_atomic" and wanted.name in GROUPED:
+            continue
         if getattr(wanted, promise) and not getattr(have, promise):
             raise WeakStream(f"stream {wanted.name} lacks {promise}; set it, on nats-server 2.12 or newer")
     if (have.num_replicas or 1) < (wanted.num_replicas or 1):
@@ -127,7 +133,10 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
             raise WeakStream(f"stream {wanted.name} covers {have.subjects}, not {wanted.subjects}")
         if is_imported(js._nc):
             raise NotAdapted(f"stream {wanted.name} has the subjects of an earlier version: restart `nebula up`")
-        await js.update_stream(replace(have, subjects=wanted.subjects))
+        have = replace(have, subjects=wanted.subjects)
+        await js.update_stream(have)
+    if lacks_batches(wanted, have) and not is_imported(js._nc):
+        await js.update_stream(replace(have, allow_atomic=True))
     if wanted.name in (subjects.WANTED, subjects.REPORTS):
         await _drop_keyed_before(js, wanted.name)
     for limit in ("max_age", "max_msgs", "max_bytes"):
@@ -140,6 +149,10 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
         raise WeakStream(f"stream {wanted.name} is in memory; set it to file storage")
 
 
+def lacks_batches(wanted: StreamConfig, have: StreamConfig) -> bool:
+    return wanted.name in GROUPED and bool(wanted.allow_atomic) and not have.allow_atomic
+
+
 def is_off(js: JetStreamContext, error: Exception) -> bool:
     """Whether JetStream is disabled, not only unavailable: the server says so, or it is a single server without it."""
     if isinstance(error, ServiceUnavailableError) and error.err_code in JETSTREAM_OFF:
@@ -149,15 +162,24 @@ def is_off(js: JetStreamContext, error: Exception) -> bool:
 
 
 async def adapt(js: JetStreamContext) -> None:
-    """Give existing streams the subjects of this version, where handlers have no right to. Waits for the server."""
+    """Give existing streams the subjects and the batches of this version, where handlers have no right to.
+
+    Waits for the server.
+    """
 
     async def all_of_them() -> None:
         for wanted in platform_streams(1):
-            if wanted.name in ADAPTED:
-                with contextlib.suppress(NotFoundError):
-                    have = (await js.stream_info(wanted.name)).config
-                    if sorted(have.subjects or []) != sorted(wanted.subjects or []):
-                        await js.update_stream(replace(have, subjects=wanted.subjects))
+            if wanted.name not in ADAPTED | GROUPED:
+                continue
+            with contextlib.suppress(NotFoundError):
+                have = (await js.stream_info(wanted.name)).config
+                adapted = replace(have, allow_atomic=have.allow_atomic or lacks_batches(wanted, have))
+                if wanted.name in ADAPTED:
+                    adapted = replace(adapted, subjects=wanted.subjects)
+                if adapted.allow_atomic != have.allow_atomic or sorted(have.subjects or []) != sorted(
+                    adapted.subjects or []
+                ):
+                    await js.update_stream(adapted)
 
     await patiently("JetStream", all_of_them)
 

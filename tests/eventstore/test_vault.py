@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from nats.js.api import KeyValueConfig
 
 from eventstore.vault import masterkey
-from eventstore.vault.keystore import KeyStore, adopt
+from eventstore.vault.keystore import Entry, KeyStore, adopt
 from eventstore.vault.masterkey import Ring
 from eventstore.vault.vault import Erased, Vault, VaultUnavailable, WrongMasterKey
 from runtime import subjects
@@ -212,3 +212,29 @@ async def test_a_vault_without_its_server_says_so(tmp_path: Path) -> None:
         assert await again.unseal(sealed) == TEXT
         assert vm in await again.held()
     await server.stop()
+
+
+async def test_secrets_at_the_same_time_are_read_together(nc: Client, tmp_path: Path) -> None:
+    """With one request, whether the key of a VM is there, is made now, or was destroyed."""
+    vault = await other(nc, tmp_path)
+    known, gone, new = ([some_id() for _ in range(30)] for _ in range(3))
+    before = {vm: await vault.seed_secret(vm, 1) for vm in (*known, *gone)}
+    for vm in gone:
+        await vault.destroy(vm)
+
+    class Counted(KeyStore):
+        single = 0
+
+        async def get(self, name: str) -> Entry | None:
+            self.single += 1
+            return await super().get(name)
+
+    store = Counted(nc)
+    elsewhere = Vault(store, tmp_path / "master.key")
+    asked = [*known, *gone, *new]
+    answers = await asyncio.gather(*(elsewhere.seed_secret(vm, 1) for vm in asked), return_exceptions=True)
+    found = dict(zip(asked, answers, strict=True))
+    assert {vm: found[vm] for vm in known} == {vm: before[vm] for vm in known}
+    assert all(isinstance(found[vm], Erased) for vm in gone)
+    assert {vm: await vault.seed_secret(vm, 1) for vm in new} == {vm: found[vm] for vm in new}
+    assert store.single <= len(new) + 1, "only those that the batch did not have"
