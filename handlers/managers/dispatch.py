@@ -43,6 +43,9 @@ TOMBSTONE_AGE = timedelta(hours=1)
 MOST_GENERATION = 2**63 - 1
 #: Seconds between two checks whether the connection is a new one.
 LOOK = 1.0
+#: Maximum number of VMs whose documents are written at a time, and of those of one node: what delays the documents of
+#: one node leaves slots for the others. Documents that are written at a time are stored in groups.
+AT_A_TIME, PER_NODE = 128, 32
 
 
 class Dispatcher:
@@ -75,7 +78,7 @@ class Dispatcher:
         self._vault_keys: set[str] = set()
 
     def driver(self) -> Driver:
-        return Driver("dispatch", self._look, watch=self._watch, period=LOOK)
+        return Driver("dispatch", self._look, watch=self._watch, period=LOOK, at_a_time=AT_A_TIME, per_lane=PER_NODE)
 
     async def notice(self, nc: Client) -> None:
         """Follow the stream, for ever, to notice documents that this process did not write."""
@@ -121,9 +124,16 @@ class Dispatcher:
             keys = {key_of(each.registered_by) for each in images if each.phase in UNUSABLE and each.sealed_source}
         for vm_id in vms:
             if vm_id in deleted or self._may_differ(vm_id) or driver.knows(vm_id):
-                driver.submit(vm_id, partial(self._settle, vm_id))
+                driver.submit(vm_id, partial(self._settle, vm_id), self._node_of(vm_id))
         for name in keys | (vms & deleted):
             driver.submit(f"key {name}", partial(self._destroy_key, name))
+
+    def _node_of(self, vm_id: str) -> str | None:
+        """The node on which a VM is or, if it was deleted, a node on which it has a document."""
+        loaded = self._world.vm(vm_id)
+        if loaded is not None:
+            return loaded.state.node if loaded.state is not None else None
+        return next((key.node for key in self._documents.of(vm_id)), None)
 
     def _may_differ(self, vm_id: str) -> bool:
         """Whether the document of a VM that is not deleted may be outdated."""

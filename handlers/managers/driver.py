@@ -9,6 +9,8 @@ action. The rules of the driver:
   the world again, and may find that there is nothing to do.
 - An item that fails is tried again after a pause of its own, which grows up to a limit and has jitter. Items that have
   failed take at most half of the slots, so that hanging ones leave slots for the others.
+- Items may belong to lanes, for example to a node. Items of one lane take at most `per_lane` slots; further ones wait,
+  and leave the slots to other lanes.
 - An error that ends by itself (the log is unavailable, another process appended first) is logged in one line. Any other
   error is a bug, or an error from outside that was not mapped: it is logged once, with its traceback. The driver and
   the other items go on.
@@ -26,6 +28,7 @@ from functools import partial
 from typing import Any
 
 from handlers.managers.failure import AWAY, Broken, Failure, failed, limit
+from handlers.managers.lanes import Lanes
 from handlers.managers.lease import Lease
 from handlers.world.watch import Changes, Watch
 from runtime import logs
@@ -50,6 +53,7 @@ class Item:
     """The work of a key. It waits for a slot, runs (`task`), or waits for its next try (`timer`)."""
 
     work: Work
+    lane: str | None = None
     again: bool = False
     dropped: bool = False
     failure: Failure | None = None
@@ -80,7 +84,8 @@ class Driver:
     """Runs one manager. `look` is called with the changes of `watch`, and every `period` seconds.
 
     `item_seconds`: how long an item may take; None if its work has limits itself. `ended` is called after each item.
-    `everywhere`: it runs in every handlers process, also without the lease.
+    `everywhere`: it runs in every handlers process, also without the lease. `per_lane`: maximum number of items of one
+    lane that run at a time.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Driver:
         item_seconds: float | None = ITEM_SECONDS,
         ended: Callable[[], None] = lambda: None,
         everywhere: bool = False,
+        per_lane: int = AT_A_TIME,
     ) -> None:
         assert watch is not None or period is not None, "it would never be woken"
         self.name = name
@@ -110,6 +116,7 @@ class Driver:
         self._fresh: dict[str, None] = {}
         self._due: dict[str, None] = {}
         self._running: set[str] = set()
+        self._lanes = Lanes(per_lane)
         self._retrying = 0
         self._failing = 0
         self._retried_last = False
@@ -185,11 +192,14 @@ class Driver:
 
     # ── items ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def submit(self, key: str, work: Work) -> None:
-        """Run the work of a key as soon as it has a slot; after its pause, if it failed before."""
+    def submit(self, key: str, work: Work, lane: str | None = None) -> None:
+        """Run the work of a key as soon as it has a slot; after its pause, if it failed before.
+
+        `lane`: that of a new item.
+        """
         item = self._items.get(key)
         if item is None:
-            self._items[key] = Item(work)
+            self._items[key] = Item(work, lane)
             self._fresh[key] = None
             self._begin()
         else:
@@ -215,7 +225,7 @@ class Driver:
 
     def begun(self) -> set[str]:
         """The keys that run, or wait for a slot."""
-        return self._running | self._fresh.keys() | self._due.keys()
+        return self._running | self._fresh.keys() | self._due.keys() | set(self._lanes.waiting())
 
     def status(self) -> Status:
         failing = {key: item.failure for key, item in self._items.items() if item.failure and item.failure.shown}
@@ -244,6 +254,8 @@ class Driver:
         """Start waiting items while there are free slots."""
         while self._may_work() and len(self._running) < self._at_a_time and (key := self._next()) is not None:
             item = self._items[key]
+            if not self._lanes.enter(item.lane, key):
+                continue
             self._running.add(key)
             self._retrying += item.failure is not None
             item.task = asyncio.create_task(self._run(item), name=f"{self.name} {key}")
@@ -270,6 +282,8 @@ class Driver:
     def _done(self, key: str, item: Item, task: asyncio.Task[None]) -> None:
         item.task = None
         self._running.discard(key)
+        if (behind := self._lanes.leave(item.lane)) is not None:
+            (self._fresh if self._items[behind].failure is None else self._due)[behind] = None
         self._retrying -= item.failure is not None
         error = Broken("it was cancelled by its own code") if task.cancelled() else task.exception()
         again, item.again = item.again, False
@@ -307,6 +321,7 @@ class Driver:
         self._set_failure(item, None)
         self._fresh.pop(key, None)
         self._due.pop(key, None)
+        self._lanes.remove(item.lane, key)
         if item.timer is not None:
             item.timer.cancel()
 
@@ -329,7 +344,8 @@ class Driver:
         self._away = self._away + 1 if isinstance(error, AWAY) else 0
         if self._away >= MOST_AWAY:
             self._away = 0
-            for key in list(self._fresh):
+            behind = [key for key in self._lanes.waiting() if self._items[key].failure is None]
+            for key in [*self._fresh, *behind]:
                 self._forget(key)
             self._round_failure = failed(self._round_failure, error)
             self._pause(self._round_failure)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -362,3 +363,54 @@ async def test_many_items_are_named_a_few_at_a_time(lines: list[Any]) -> None:
     assert datetime.fromisoformat(str(said["failing_since"])) == status.failing_since
     assert "a bug" not in str(said), "anybody may ask for health"
     await driver.close()
+
+
+async def test_items_of_one_lane_that_hang_leave_slots_for_the_others() -> None:
+    done: list[str] = []
+    free = asyncio.Event()
+
+    async def hangs(key: str) -> None:
+        await free.wait()
+        done.append(key)
+
+    async def works(key: str) -> None:
+        done.append(key)
+
+    async def look(changes: Changes, driver: Driver) -> None:
+        for number in range(20):
+            driver.submit(f"slow {number}", partial(hangs, f"slow {number}"), "slow")
+        for number in range(20):
+            driver.submit(f"fast {number}", partial(works, f"fast {number}"), "fast")
+
+    driver = Driver("m", look, period=3600, at_a_time=8, per_lane=3)
+    await driver.round(ALL)
+    await eventually(lambda: len(done) == 20, "the others are done")
+    assert all(key.startswith("fast") for key in done) and driver.status().running == 3
+    assert len(driver.begun()) == 20, "those that wait behind their lane wait for a slot"
+    free.set()
+    await eventually(lambda: not driver.known(), "all are done")
+    assert done[20:] == [f"slow {number}" for number in range(20)], "in order"
+
+
+async def test_an_item_behind_its_lane_can_be_dropped_and_the_others_follow() -> None:
+    done: list[str] = []
+    free = asyncio.Event()
+
+    async def works(key: str) -> None:
+        await free.wait()
+        done.append(key)
+
+    async def look(changes: Changes, driver: Driver) -> None:
+        for number in range(6):
+            driver.submit(str(number), partial(works, str(number)), "one")
+
+    driver = Driver("m", look, period=3600, per_lane=1)
+    await driver.round(ALL)
+    driver.drop("1")
+    driver.drop("0")
+    free.set()
+    await eventually(lambda: not driver.known(), "all are done")
+    assert done == ["2", "3", "4", "5"]
+    await driver.round(ALL)
+    await driver.close()
+    assert not driver.known() and not driver.begun()
