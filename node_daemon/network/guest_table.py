@@ -21,7 +21,8 @@ from node_daemon.hypervisor.hypervisor import Refused, Unreachable
 from node_daemon.network import guest_rules
 from node_daemon.network.chains import Dropped
 from node_daemon.network.guest_rules import Chains
-from node_daemon.network.programs import output, refused, run
+from node_daemon.network.nft import Nft
+from node_daemon.network.programs import output, refused
 from runtime import logs
 
 log = logs.get(__name__)
@@ -50,6 +51,7 @@ class GuestTable:
         self._describe = describe
         self._dropped = dropped
         self._table = name_of(names)
+        self._nft = Nft()
         #: by interface
         self._guests: dict[str, Chains] = {}
         #: of guests that have ended and still own addresses, by MAC address: a suspended guest does not ask for its own
@@ -107,7 +109,7 @@ class GuestTable:
                 raise refused(f"libvirt does not describe the network: {error}") from error
             network = self._network
         for _ in range(TRIES):
-            listed = await output("nft", "list", "table", "bridge", self._table)
+            listed = await self._nft.output(f"list table bridge {self._table}")
             self._learn(listed)
             rules = guest_rules.of_all(self._table, self._names.taps, self._guests, network)
             missing = self._missing(network, listed)
@@ -121,16 +123,20 @@ class GuestTable:
         else:  # there is a table that is not like ours
             empty = (f"add table bridge {self._table}", f"delete table bridge {self._table}")
             given = (*empty, *guest_rules.parts(self._table), *rules, *self._missing(network, None))
-            await run("nft", "-f", "-", given="\n".join((*given, "")))
+            await self._nft.run("\n".join((*given, "")))
         self._network, self._made = network, rules
-        self._listed = _fixed(await output("nft", "list", "table", "bridge", self._table) or "")
+        self._listed = _fixed(await self._nft.output(f"list table bridge {self._table}") or "")
+
+    async def close(self) -> None:
+        """End what makes the rules. The table stays."""
+        await self._nft.close()
 
     def _warn(self) -> None:
         log.warning("the rules for the frames of guests were changed; they are made again", table=self._table)
 
     async def _load(self, lines: Iterable[str]) -> bool:
         """Change the table in one step. Returns whether it worked. Raises Refused if there is no `nft`."""
-        return await output("nft", "-f", "-", given="\n".join((*lines, ""))) is not None
+        return await self._nft.output("\n".join((*lines, ""))) is not None
 
     def _note(self, tap: str, mac: str, project: int) -> None:
         known, mac = self._guests.get(tap), mac.lower()

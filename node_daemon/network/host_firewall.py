@@ -167,6 +167,7 @@ class HostFirewall:
     async def close(self) -> None:
         """Remove the rules, unless guests run."""
         async with self._turn:
+            await self._guest_table.close()
             if self._starting or self._names.interfaces():
                 return
             try:

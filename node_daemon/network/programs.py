@@ -14,18 +14,19 @@ async def output(*argv: str, given: str = "") -> str | None:
 
     Raises Refused if the program is missing or hangs.
     """
-    status, out = await _execute(argv, given)
-    return out if status == 0 else None
+    succeeded, out = await execute(argv, given)
+    return out if succeeded else None
 
 
 async def run(*argv: str, given: str = "") -> None:
     """Run a command, with `given` as its input. Raises Refused if it fails."""
-    status, out = await _execute(argv, given)
-    if status != 0:
+    succeeded, out = await execute(argv, given)
+    if not succeeded:
         raise refused(f"{' '.join(argv)} failed: {' '.join(out.split())[-200:]}")
 
 
-async def _execute(argv: tuple[str, ...], given: str) -> tuple[int, str]:
+async def execute(argv: tuple[str, ...], given: str = "") -> tuple[bool, str]:
+    """Whether a command succeeds, and what it prints. Raises Refused if the program is missing or hangs."""
     pipe, merged = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
     with tempfile.TemporaryFile() as file:  # not a pipe: a program may end before it has read its input
         file.write(given.encode())
@@ -40,7 +41,7 @@ async def _execute(argv: tuple[str, ...], given: str) -> tuple[int, str]:
     except TimeoutError:
         process.kill()
         raise refused(f"{argv[0]} does not end") from None
-    return process.returncode or 0, out.decode(errors="replace")
+    return process.returncode == 0, out.decode(errors="replace")
 
 
 def refused(detail: str) -> Refused:
