@@ -15,8 +15,9 @@ from psycopg.rows import DictRow
 from domain.accepted_requests import FIELD
 from domain.kind import Kind, Scope
 from eventstore.log.envelope import Ref
+from projections import bulk
 from projections.database import Connection, Mine, Pool, clean_json, fetch, key, parsed
-from projections.model import ReadModel, Row, Session, Step
+from projections.model import Batch, ReadModel, Row, Session, Step
 
 S = TypeVar("S")
 V = TypeVar("V", bound=Mapping[str, object])
@@ -84,6 +85,7 @@ class Aggregates(Generic[S, V]):
             tables=(self.table,),
             kinds=(self.kind,),
             histories=self.load,
+            load=self.held,
             fold=fold,
             save=self.save,
             positioned=True,
@@ -122,15 +124,25 @@ class Aggregates(Generic[S, V]):
             )
         return rows
 
-    async def save(self, session: Session, _: Mapping[Ref, Row[S]], rows: Mapping[Ref, Row[S]]) -> None:
-        """Write these rows, and replace older ones."""
+    async def held(self, _: Connection, batch: Batch) -> dict[Ref, Row[S]]:
+        """The rows that the aggregates of a batch have in the table."""
+        return {ref: row for ref, row in batch.rows.items() if ref.kind == self.kind and row.state is not None}
+
+    async def save(self, session: Session, before: Mapping[Ref, Row[S]], rows: Mapping[Ref, Row[S]]) -> None:
+        """Write the rows that have changed, and replace older ones."""
         names = ["project", "id", "version", "position", "created", "digest", "deleted", "state", *self.columns]
+        changed = {ref: row for ref, row in rows.items() if row.state is not None and row is not before.get(ref)}
+        values = [self._values(ref, row, row.state) for ref, row in changed.items() if row.state is not None]
+        if session.many and len(values) >= bulk.COPIED:
+            old = [(ref.project, ref.id) for ref in changed if ref in before]
+            await bulk.delete(session.conn, self.table, ("project", "id"), old)
+            await bulk.insert(session.conn, self.table, names, values)
+            return
         statement = f"""
             INSERT INTO {self.table} ({", ".join(names)}) VALUES ({", ".join(["%s"] * len(names))})
             ON CONFLICT (project, id) DO UPDATE SET
             {", ".join(f"{name} = EXCLUDED.{name}" for name in names if name not in ("project", "id"))}
         """  # noqa: S608  (names of tables and columns are constants)
-        values = [self._values(ref, row, row.state) for ref, row in rows.items() if row.state is not None]
         if values:
             async with session.conn.cursor() as cursor:
                 await cursor.executemany(statement.encode(), values)

@@ -229,11 +229,15 @@ def parsed(type_: TypeAdapter[S], text: str) -> S:
 
 def clean(text: str) -> str:
     """Text that Postgres can store: without NUL characters."""
+    if "\x00" not in text:
+        return text
     return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 def key(text: str) -> str:
     """Text that an index can hold: Postgres refuses entries of more than 2,700 bytes."""
+    if len(text) <= LONGEST and "\x00" not in text:
+        return text
     return clean(text[:LONGEST])
 
 

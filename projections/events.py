@@ -5,12 +5,16 @@ The row keeps the event's headers and its body byte for byte, so that its digest
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
+
+from pydantic_core import to_json
 
 from domain.kinds import KINDS
 from eventstore.log.envelope import Recorded
+from projections import bulk
 from projections.database import Mine, Pool, clean, clean_json, fetch, key
-from projections.model import COPIED, ReadModel, Session, Step
+from projections.model import ReadModel, Session, Step
 from projections.pages import cut
 
 DDL = """
@@ -37,9 +41,11 @@ CREATE INDEX ON events (type, position);
 CREATE INDEX ON events (actor, position);
 """
 
-NAMES = "position, time, stored_at, project, kind, id, type, actor, operation, request, subject, headers, body, owner"
-_INSERT = f"INSERT INTO events ({NAMES}) VALUES ({', '.join(['%s'] * 14)})"  # noqa: S608
-_COPY = f"COPY events ({NAMES}) FROM STDIN"
+NAMES = (
+    *("position", "time", "stored_at", "project", "kind", "id", "type", "actor", "operation", "request"),
+    *("subject", "headers", "body", "owner"),
+)
+_INSERT = f"INSERT INTO events ({', '.join(NAMES)}) VALUES ({', '.join(['%s'] * len(NAMES))})"  # noqa: S608
 
 #: The SQL condition of each filter, by the name of the parameter.
 FILTERS: Mapping[str, str] = {
@@ -70,7 +76,7 @@ def row(recorded: Recorded, state: object = None, *, stray: bool = False) -> Val
     A `stray` message is part of no history. So it belongs to no operation, even if its headers name one.
     """
     headers, context = recorded.headers, recorded.context
-    _, _, project, kind, id_ = (*recorded.subject.split("."), "", "", "")[:5]
+    project, kind, id_ = tokens(recorded.subject)
     return (
         recorded.position,
         recorded.moment,
@@ -83,10 +89,25 @@ def row(recorded: Recorded, state: object = None, *, stray: bool = False) -> Val
         None if stray else key(context.operation or "") or None,
         key(context.request or "") or None,
         clean(recorded.subject),
-        clean_json(json.dumps(dict(headers))),
+        clean_json(as_json(headers)),
         recorded.body,
         key(KINDS[kind].owner_of(project, state) if kind in KINDS else project),
     )
+
+
+@lru_cache(maxsize=4096)
+def tokens(subject: str) -> tuple[str, str, str]:
+    """Project, kind and id in a subject; empty where the subject has no such token."""
+    _, _, project, kind, id_ = (*subject.split("."), "", "", "")[:5]
+    return project, kind, id_
+
+
+def as_json(headers: Mapping[str, str]) -> str:
+    """Headers as JSON. The fast writer refuses text that is not valid Unicode."""
+    try:
+        return to_json(headers).decode()
+    except ValueError:
+        return json.dumps(dict(headers))
 
 
 def fold(rows: dict[int, Values], step: Step[Any]) -> None:
@@ -96,13 +117,11 @@ def fold(rows: dict[int, Values], step: Step[Any]) -> None:
 
 async def save(session: Session, _: Mapping[int, Values], rows: Mapping[int, Values]) -> None:
     """Add these rows."""
+    if session.many:
+        await bulk.insert(session.conn, "events", NAMES, list(rows.values()))
+        return
     async with session.conn.cursor() as cursor:
-        if len(rows) < COPIED:
-            await cursor.executemany(_INSERT.encode(), list(rows.values()))
-            return
-        async with cursor.copy(_COPY.encode()) as copy:
-            for values in rows.values():
-                await copy.write_row(values)
+        await cursor.executemany(_INSERT.encode(), list(rows.values()))
 
 
 EVENTS = ReadModel(name="events", version=8, ddl=DDL, tables=("events",), fold=fold, save=save, positioned=True)

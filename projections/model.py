@@ -22,9 +22,6 @@ S = TypeVar("S")
 K = TypeVar("K")
 V = TypeVar("V")
 
-#: For at least so many rows, COPY is faster than INSERT. It cannot be part of a pipeline.
-COPIED = 16
-
 
 class Secrets(Protocol):
     """The methods of the vault that the read models need."""
@@ -78,10 +75,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """The connection of the only writer of a copy of the read models, and the vault, which some rows need."""
+    """The connection of the only writer of a copy of the read models, and the vault, which some rows need.
+
+    `many`: the batch is large, and the connection is not in a pipeline: rows can be written by COPY (`bulk.py`).
+    """
 
     conn: Connection
     secrets: Secrets
+    many: bool = False
 
 
 @dataclass(frozen=True, slots=True)

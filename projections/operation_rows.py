@@ -1,6 +1,6 @@
 """The table of operations: rows, queries, and how the API shows them. The rules are in `domain/operation.py`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NotRequired
 
 from psycopg.rows import DictRow
@@ -15,6 +15,7 @@ from domain.operation import Operation, Progress
 from domain.vm import Notice
 from eventstore.log.envelope import Recorded
 from eventstore.log.operations import event_context
+from projections import bulk
 from projections.database import LONGEST, Connection, Mine, Pool, clean_json, fetch, parsed
 from projections.model import Batch, ReadModel, Row, Session, Step, changes
 from projections.pages import cut
@@ -36,6 +37,7 @@ CREATE INDEX ON operations (owner, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
+NAMES = ("id", "created", "project", "kind", "resource", "status", "state", "owner")
 #: Writes and reads an operation as JSON.
 STORED = TypeAdapter(Operation)
 
@@ -47,10 +49,13 @@ class Kept(NamedTuple):
     owner: str
 
 
-def touched(recorded: Recorded, event: Event, before: Any) -> Iterable[str]:
+def touched(recorded: Recorded, event: Event, before: Any) -> Sequence[str]:
     """The ids of the operations that an event may change: its own operation, and the one that this overtakes."""
-    named = (recorded.context.operation, rules.overtaken(event, before))
-    return dict.fromkeys(id_ for id_ in named if id_ is not None and len(id_) <= LONGEST)
+    own, other = recorded.context.operation, rules.overtaken(event, before)
+    if own is None and other is None:
+        return ()
+    named = (own,) if other is None or other == own else (own, other)
+    return [id_ for id_ in named if id_ is not None and len(id_) <= LONGEST]
 
 
 async def load(conn: Connection, batch: Batch) -> dict[str, Kept]:
@@ -75,9 +80,13 @@ def fold(operations: dict[str, Kept], step: Step[Any]) -> None:
     """Apply an event to its operations, by the rules of the domain."""
     if step.event is None:
         return
-    for id_ in touched(step.recorded, step.event, step.before):
+    ids = touched(step.recorded, step.event, step.before)
+    if not ids:
+        return
+    context = event_context(step.recorded)
+    for id_ in ids:
         kept = operations.get(id_)
-        changed = rules.evolve(kept and kept.operation, id_, step.event, event_context(step.recorded))
+        changed = rules.evolve(kept and kept.operation, id_, step.event, context)
         if changed is not None:
             operations[id_] = Kept(changed, kept.owner if kept is not None else owner(step))
 
@@ -90,14 +99,19 @@ def owner(step: Step[Any]) -> str:
 
 async def save(session: Session, before: Mapping[str, Kept], after: Mapping[str, Kept]) -> None:
     """Write the operations that have changed."""
+    changed = changes(before, after)
     values = [
         [
             *(op.id, op.first, op.project, op.kind, op.resource, op.status.value),
             *(clean_json(STORED.dump_json(op).decode()), owner),
         ]
-        for op, owner in changes(before, after).values()
+        for op, owner in changed.values()
     ]
     if not values:
+        return
+    if session.many and len(values) >= bulk.COPIED:
+        await bulk.delete(session.conn, "operations", ("id",), [(id_,) for id_ in before if id_ in changed])
+        await bulk.insert(session.conn, "operations", NAMES, values)
         return
     async with session.conn.cursor() as cursor:
         await cursor.executemany(

@@ -28,11 +28,11 @@ from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore, Unavailable
 from eventstore.parking.parking import Parking
 from eventstore.vault.vault import VaultUnavailable
-from projections import books, database, reached, upgrade
+from projections import books, bulk, database, reached, upgrade
 from projections.books import MODELS, Models
 from projections.database import Connection
 from projections.holes import complete
-from projections.model import COPIED, Secrets, Session
+from projections.model import Secrets, Session
 from projections.pause import pause
 from projections.position import Position
 from runtime import logs
@@ -259,7 +259,8 @@ async def apply(
     """
     last = ordered(after, batch)
     messages = [] if skipped else [books.judged(recorded) for recorded in batch]
-    async with conn.pipeline() if len(batch) < COPIED else contextlib.nullcontext(), conn.transaction():
+    many = len(batch) >= bulk.COPIED
+    async with contextlib.nullcontext() if many else conn.pipeline(), conn.transaction():
         move = "UPDATE checkpoint SET position = %s, updated_at = now() WHERE position = %s RETURNING position"
         moved = await conn.execute(move, [last, after])
         before = await books.read(conn, models, messages)
@@ -268,7 +269,7 @@ async def apply(
         folded = before.copy()
         for recorded, found in messages:
             folded.apply(recorded, found, inert=inert)
-        await books.write(Session(conn, secrets), before, folded)
+        await books.write(Session(conn, secrets, many), before, folded)
         await conn.execute("SELECT pg_notify(current_schema() || '_position', %s)", [str(last)])
         await park(folded.malformed)
 

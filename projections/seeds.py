@@ -20,6 +20,7 @@ from domain.vm import Phase, Vm, VmStarted
 from domain.vm.kind import VM
 from eventstore.log.envelope import Ref
 from eventstore.vault.vault import Erased, WrongMasterKey
+from projections import bulk
 from projections.compare import Difference
 from projections.database import Connection, Pool, clean, clean_json, fetch, parsed
 from projections.model import Batch, ReadModel, Secrets, Session, Step, changes
@@ -53,7 +54,8 @@ CREATE TABLE seed_secrets (
 );
 CREATE INDEX ON seed_secrets (project, vm);
 """
-
+SEED_COLUMNS = ("project", "vm", "name", "instance_id", "ssh_keys", "user_data", "boots", "booted", "disk")
+SECRET_COLUMNS = ("secret_hash", "project", "vm", "boots")
 
 #: Seconds after the guest's message that it is ready in which it still gets its user-data.
 AFTER_READY = 60.0
@@ -179,27 +181,24 @@ async def save(session: Session, before: Mapping[Ref, Seed | None], after: Mappi
         return
     kept = [seed for seed in seeds.values() if seed is not None]
     secret_hashes = await asyncio.gather(*(hashes(session.secrets, seed) for seed in kept))
+    old = [(ref.project, ref.id) for ref in seeds if before.get(ref) is not None]
+    await bulk.delete(session.conn, "seeds", ("project", "vm"), old)
+    if not kept:
+        return
+    rows = [_values(seed) for seed in kept]
+    secrets = [
+        (each, seed.project, seed.vm, boot)
+        for seed, found in zip(kept, secret_hashes, strict=True)
+        for boot, each in zip(seed.valid_boots, found, strict=False)
+    ]
+    if session.many and len(rows) >= bulk.COPIED:
+        await bulk.insert(session.conn, "seeds", SEED_COLUMNS, rows)
+        await bulk.insert(session.conn, "seed_secrets", SECRET_COLUMNS, secrets)
+        return
     async with session.conn.cursor() as cursor:
-        await cursor.execute(
-            """DELETE FROM seeds USING unnest(%s::text[], %s::text[]) AS changed (project, vm)
-               WHERE seeds.project = changed.project AND seeds.vm = changed.vm""",
-            [[ref.project for ref in seeds], [ref.id for ref in seeds]],
-        )
-        if not kept:
-            return
-        await cursor.executemany(
-            """INSERT INTO seeds (project, vm, name, instance_id, ssh_keys, user_data, boots, booted, disk)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
-            [_values(seed) for seed in kept],
-        )
-        await cursor.executemany(
-            "INSERT INTO seed_secrets (secret_hash, project, vm, boots) VALUES (%s, %s, %s, %s)",
-            [
-                (each, seed.project, seed.vm, boot)
-                for seed, found in zip(kept, secret_hashes, strict=True)
-                for boot, each in zip(seed.valid_boots, found, strict=False)
-            ],
-        )
+        for table, names, values in (("seeds", SEED_COLUMNS, rows), ("seed_secrets", SECRET_COLUMNS, secrets)):
+            statement = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))})"  # noqa: S608
+            await cursor.executemany(statement.encode(), values)
 
 
 async def hashes(secrets: Secrets, seed: Seed) -> list[bytes]:

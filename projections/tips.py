@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from eventstore.log.envelope import Ref
+from projections import bulk
 from projections.database import Connection
 from projections.model import Batch, ReadModel, Row, Session, Step, changes
 
@@ -22,6 +23,7 @@ CREATE TABLE tips (
     PRIMARY KEY (project, kind, id)
 );
 """
+KEY = ("project", "kind", "id")
 
 
 async def tips_of(conn: Connection, refs: Collection[Ref]) -> dict[Ref, Row[Any]]:
@@ -55,7 +57,15 @@ async def save(session: Session, before: Mapping[Ref, Row[Any] | None], after: M
     changed = changes(before, after)
     moved = {ref: row for ref, row in changed.items() if row is not None}
     removed = [ref for ref, row in changed.items() if row is None]
-    if moved:
+    if session.many and len(moved) >= bulk.COPIED:
+        await bulk.delete(session.conn, "tips", KEY, [ref for ref in moved if ref in before])
+        await bulk.insert(
+            session.conn,
+            "tips",
+            (*KEY, "version", "position", "created", "digest"),
+            [(*ref, row.version, row.position, row.created, row.digest) for ref, row in moved.items()],
+        )
+    elif moved:
         async with session.conn.cursor() as cursor:
             await cursor.executemany(
                 """INSERT INTO tips (project, kind, id, version, position, created, digest)
@@ -65,11 +75,7 @@ async def save(session: Session, before: Mapping[Ref, Row[Any] | None], after: M
                 [(*ref, row.version, row.position, row.created, row.digest) for ref, row in moved.items()],
             )
     if removed:
-        await session.conn.execute(
-            """DELETE FROM tips USING unnest(%s::text[], %s::text[], %s::text[]) AS removed (project, kind, id)
-               WHERE (tips.project, tips.kind, tips.id) = (removed.project, removed.kind, removed.id)""",
-            [[ref.project for ref in removed], [ref.kind for ref in removed], [ref.id for ref in removed]],
-        )
+        await bulk.delete(session.conn, "tips", KEY, removed)
 
 
 TIPS = ReadModel(

@@ -21,13 +21,15 @@ the past in the same way as for the present.
 """
 
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from operator import attrgetter
 
 from typing_extensions import TypedDict
 
 from domain.vm import Phase, Vm
 from eventstore.log.envelope import Ref
+from projections import bulk
 from projections.database import Connection, Pool, fetch
 from projections.model import Batch, ReadModel, Session, Step, changes
 
@@ -85,6 +87,18 @@ Spans = tuple[Span, ...]
 """Of one VM, in the order of the log. Only the last one may be open."""
 
 
+def alike(one: Vm | None, other: Vm | None) -> bool:
+    """Whether it is plain that two states of a VM count for the same. It is faster than to compute both shares."""
+    return (
+        one is not None
+        and other is not None
+        and one.phase is other.phase
+        and one.spec is other.spec
+        and one.running_size is other.running_size
+        and one.node == other.node
+    )
+
+
 def share(vm: Vm | None) -> Share | None:
     """What a VM counts for; None if it does not count."""
     if vm is None or vm.phase is Phase.DELETED:
@@ -103,6 +117,10 @@ def share(vm: Vm | None) -> Share | None:
         memory_mib_in_use=size.memory_mib,
         disk_gib_in_use=size.disk_gib,
     )
+
+
+#: The values of a share, in the order of the columns.
+amounts = attrgetter(*SHARE)
 
 
 def shared(row: Mapping[str, int]) -> Share:
@@ -128,8 +146,8 @@ async def load(conn: Connection, batch: Batch) -> dict[Ref, Spans]:
 
 def fold(spans_of: dict[Ref, Spans], step: Step[Vm]) -> None:
     """An event that changes what its VM counts for ends the open span, and begins the next one."""
-    after = share(step.row.state if step.row else None)
-    if step.event is None or share(step.before) == after:
+    state = step.row.state if step.row else None
+    if step.event is None or alike(step.before, state) or share(step.before) == (after := share(state)):
         return
     ref, position, moment = step.recorded.ref, step.recorded.position, step.recorded.moment
     spans = spans_of.get(ref, ())
@@ -140,8 +158,17 @@ def fold(spans_of: dict[Ref, Spans], step: Step[Vm]) -> None:
 
 async def save(session: Session, before: Mapping[Ref, Spans], after: Mapping[Ref, Spans]) -> None:
     """Write the spans that have begun or ended, in one statement."""
-    rows = [_values(ref, span) for ref, spans in changes(before, after).items() for span in spans]
-    if rows:
+    changed = changes(before, after)
+    rows = [_values(ref, span) for ref, spans in changed.items() for span in spans]
+    if session.many and len(rows) >= bulk.COPIED:
+        ended = [ref for ref in changed if before.get(ref)]
+        await session.conn.execute(
+            """DELETE FROM usage USING unnest(%s::text[], %s::text[]) AS ended (project, vm)
+               WHERE usage.project = ended.project AND usage.vm = ended.vm AND usage.until IS NULL""",
+            [[ref.project for ref in ended], [ref.id for ref in ended]],
+        )
+        await bulk.insert(session.conn, "usage", tuple(_COLUMNS), rows)
+    elif rows:
         await session.conn.execute(_UPSERT, [list(column) for column in zip(*rows, strict=True)])
 
 
@@ -163,7 +190,7 @@ _UPSERT = f"""
 
 def _values(ref: Ref, span: Span) -> tuple[object, ...]:
     of = (span.since, span.since_time, span.until, span.until_time)
-    return (ref.project, ref.id, *of, *astuple(span.share))
+    return (ref.project, ref.id, *of, *amounts(span.share))
 
 
 USAGE = ReadModel(name="usage", version=1, ddl=DDL, tables=("usage",), kinds=("vm",), load=load, fold=fold, save=save)

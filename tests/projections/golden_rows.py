@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,11 +50,13 @@ class FixedSecrets:
         return sealed.ciphertext.encode()
 
 
-def messages(story: Path) -> Iterator[Recorded]:
-    """A golden history as it would be in a log that has nothing else."""
+def messages(story: Path, rename: Callable[[str], str] = str) -> Iterator[Recorded]:
+    """A golden history as it would be in a log that has nothing else. `rename`: gives its aggregate another id."""
     kind, previous = story.name.split("-")[0], GENESIS
     ref: Ref | None = None
-    for position, (typed, body) in enumerate(lines(story), start=1):
+    name = ref_of(kind, json.loads(lines(story)[0][1])).id
+    for position, (typed, written) in enumerate(lines(story), start=1):
+        body = written.replace(f'"{name}"'.encode(), f'"{rename(name)}"'.encode())
         fields: dict[str, Any] = json.loads(body)
         if ref is None:
             ref = ref_of(kind, fields)

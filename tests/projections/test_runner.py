@@ -16,8 +16,8 @@ from domain import vm
 from domain.contract import Power
 from eventstore.log.envelope import Recorded, Ref
 from projections import aggregates, database, events, operation_rows, rebuild
+from projections.bulk import COPIED
 from projections.database import Pool
-from projections.model import COPIED
 from projections.operation_rows import OperationView
 from projections.position import Position
 from projections.runner import OutOfOrder, Overtaken, Runner, apply, ordered
