@@ -55,6 +55,8 @@ PAGE = 512
 RETRY = Backoff(first=0.05, last=1.0)
 #: Seconds to wait for the server's answer before a message is sent again.
 ANSWER_SECONDS = 2.0
+#: The same after a try without an answer. In a cluster that elects a leader, what was sent before is not answered.
+ANSWER_AGAIN = Backoff(first=0.5, last=2.0, jitter=0.0)
 _OVERHEAD = 256
 """Bytes that are reserved for the headers of a batch."""
 
@@ -127,7 +129,7 @@ class Stream:
         while True:
             problem: dict[str, Any]
             try:
-                reply = await self._send(messages)
+                reply = await self._send(messages, patience(failures))
                 problem = reply.get("error") or ({"err_code": DUPLICATE} if reply.get("duplicate") else {})
             except (NatsError, OSError, TimeoutError) as error:
                 resent = True
@@ -199,22 +201,20 @@ class Stream:
             position = found.position
         return position
 
-    async def _send(self, messages: Sequence[Message]) -> dict[str, Any]:
+    async def _send(self, messages: Sequence[Message], wait: float) -> dict[str, Any]:
         if len(messages) == 1:
-            return await self._request(messages[0], messages[0].headers)
+            return await self._request(messages[0], messages[0].headers, wait)
         batch = self._nc.new_inbox().rsplit(".", 1)[-1]
         for index, message in enumerate(messages, start=1):
             headers = {**message.headers, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(index)}
             if index == len(messages):
                 headers["Nats-Batch-Commit"] = "1"  # the answer is for the whole batch, including its errors
-                return await self._request(message, headers)
+                return await self._request(message, headers, wait)
             await self._nc.publish(message.subject, message.body, headers=headers)
         raise AssertionError("a batch has a last message")
 
-    async def _request(self, message: Message, headers: dict[str, str]) -> dict[str, Any]:
-        reply = await self._nc.request(
-            message.subject, message.body, timeout=min(self._timeout, ANSWER_SECONDS), headers=headers
-        )
+    async def _request(self, message: Message, headers: dict[str, str], wait: float) -> dict[str, Any]:
+        reply = await self._nc.request(message.subject, message.body, timeout=min(self._timeout, wait), headers=headers)
         return _decoded(reply.data) if reply.data else {}
 
     # ── read ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -306,13 +306,20 @@ class Stream:
         """Send a read request, and repeat it if it or its answer was lost, for example by a restart of the server."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout
+        failures = 0
         while True:
             try:
-                return await ask(min(self._timeout, ANSWER_SECONDS))
+                return await ask(min(self._timeout, patience(failures)))
             except (NatsError, OSError, TimeoutError) as error:
+                failures += 1
                 if loop.time() >= deadline:
                     raise Unavailable(f"the log does not answer: {error!r}") from error
                 await asyncio.sleep(0.05)
+
+
+def patience(failures: int) -> float:
+    """Seconds to wait for an answer after so many consecutive tries without one."""
+    return min(ANSWER_SECONDS, ANSWER_AGAIN.after(failures)) if failures else ANSWER_SECONDS
 
 
 class _Patience:
