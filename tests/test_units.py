@@ -59,7 +59,7 @@ def analyzed(*words: str) -> str:
 
 
 def test_each_role_has_a_unit() -> None:
-    assert {path.stem.removeprefix("nebula-") for path in DEPLOY.glob("*.service")} == ROLES.keys()
+    assert {path.stem.removeprefix("nebula-") for path in DEPLOY.glob("nebula-*.service")} == ROLES.keys()
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -5,12 +5,14 @@ It puts what each role needs into a folder of its own, and nothing else:
     <role>/bus.creds        who the role is on the bus: of gateway, handlers, projections and guest-data
     handlers/node-signer    the key that signs credentials of nodes
     server/nats.conf        the configuration of the server; it has no secret
+    server-<name>/          the same of each server of a cluster (NEBULA_BUS_SERVERS), with its certificate and its key
 
 A folder that exists keeps its owner and group. The files are readable for that group, so that each role may be another
 user than the authority.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +23,11 @@ from runtime.bus.accounts.table import GATEWAY, GUEST_DATA, HANDLERS, PROJECTION
 from runtime.files.files import put
 from runtime.files.private import passable
 from runtime.local.servers import NATS_CONF
+from runtime.members import AUTHORITY, CERTIFICATE, Member, clustered
 from runtime.settings import AuthoritySettings
 from runtime.tasks.essential import Essential, until_stopped
 from runtime.tasks.stopping import on_signals
+from runtime.tls.authority import ensure_authority, ensure_server
 
 log = logs.get(__name__)
 
@@ -40,6 +44,9 @@ class Deployed(Accounts):
 
     files: Path = Path()
     resolver: Path = Path()
+    #: the servers of a cluster, and the folder in which each finds its files
+    members: Sequence[Member] = ()
+    server_files: Path = Path()
 
     def renew(self) -> None:
         """Renew what expires soon, and put everything where its reader finds it. Raises OSError."""
@@ -48,7 +55,22 @@ class Deployed(Accounts):
         for role in GIVEN:
             self._give(role, "bus.creds", self.authority.file(role).read_text())
         self._give(HANDLERS, "node-signer", self.authority.signer_file.read_text())
-        self._give(SERVER, "nats.conf", self.authority.configured(NATS_CONF, self.resolver, preload=True))
+        if not self.members:
+            self._give(SERVER, "nats.conf", self.authority.configured(NATS_CONF, self.resolver, preload=True))
+            return
+        tls = self.authority.folder / "tls"
+        own = ensure_authority(tls)
+        for member in self.members:
+            made = tls / member.name
+            made.mkdir(mode=0o700, exist_ok=True)
+            ensure_server(made, own, {member.name, member.address, "localhost"}, routes=True)
+            reader = f"{SERVER}-{member.name}"
+            base = clustered(NATS_CONF.read_text(), member, self.members, self.server_files)
+            self._give(reader, "nats.conf", self.authority.configured(base, self.resolver, preload=True))
+            self._give(reader, CERTIFICATE, (made / "server.pem").read_text())
+            self._give(reader, AUTHORITY, own.pem.decode())
+        for role in GIVEN:
+            self._give(role, AUTHORITY, own.pem.decode())
 
     def _give(self, reader: str, name: str, content: str) -> None:
         folder = passable(self.files) / reader
@@ -63,7 +85,14 @@ class Deployed(Accounts):
 
 def of(settings: AuthoritySettings) -> Deployed:
     """Raises OSError, WrongKey."""
-    return Deployed(Authority(settings.home), None, files=settings.bus_files, resolver=settings.bus_resolver)
+    return Deployed(
+        Authority(settings.home),
+        None,
+        files=settings.bus_files,
+        resolver=settings.bus_resolver,
+        members=settings.bus_members,
+        server_files=settings.bus_server_files,
+    )
 
 
 async def run(settings: AuthoritySettings) -> None:

@@ -75,13 +75,17 @@ async def spawn(
     user: str | None = None,
     death_signal: str = "TERM",
     new_session: bool = True,
+    namespace: str | None = None,
 ) -> Child:
     """Start `argv` with our environment plus `env`, as user `user` of the system (another user requires root).
+
+    `namespace`: the network namespace in which it runs, of those that `ip netns` has named; None for ours.
 
     `death_signal`: the signal that the kernel sends it when this process ends. `new_session`: Ctrl-C at our terminal
     does not reach it.
     """
-    guard = ["setpriv", "--pdeathsig", death_signal]
+    guard = [] if namespace is None else ["ip", "netns", "exec", namespace]
+    guard += ["setpriv", "--pdeathsig", death_signal]
     if user is not None:
         guard += ["--reuid", user, "--regid", user, "--init-groups"]
     log.parent.mkdir(parents=True, exist_ok=True)

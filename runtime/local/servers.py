@@ -48,7 +48,7 @@ ADMINISTRATOR = "nebula"
 POSTGRES_PORT = "postgres.port"
 
 
-def _password_file(home: Path, user: str) -> Path:
+def password_file(home: Path, user: str) -> Path:
     """The file with the password of a user: `postgres.password` for the administrator, `postgres.projections.password`
     for `nebula_projections`.
     """
@@ -146,7 +146,7 @@ async def start_nats(
         )
         server = NatsServer(child, home, own, rest[0] if rest else 0, address, encrypted)
         try:
-            await _wait_for_jetstream(server)
+            await wait_for_jetstream(server)
         except BaseException:
             await child.kill()
             raise
@@ -155,7 +155,7 @@ async def start_nats(
     return await on_free_ports((not port) + (accounts is None), start)
 
 
-async def _wait_for_jetstream(server: NatsServer) -> None:
+async def wait_for_jetstream(server: NatsServer) -> None:
     """Wait until the server's greeting, the line INFO with a JSON document, names JetStream. Raises ServerError."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
@@ -181,6 +181,8 @@ class Postgres:
     home: Path
     port: int
     password: str
+    #: the address at which it is reached
+    address: str = LOOPBACK
 
     @property
     def pid(self) -> int:
@@ -195,8 +197,8 @@ class Postgres:
         """The DSN of a database for the administrator, or for a role with fewer rights."""
         user, password = ADMINISTRATOR, self.password
         if role is not None:
-            user, password = role, _password_file(self.home, role).read_text()
-        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{database}"
+            user, password = role, password_file(self.home, role).read_text()
+        return f"postgresql://{user}:{password}@{self.address}:{self.port}/{database}"
 
     async def stop(self) -> None:
         """Stop it with a fast shutdown: sessions are closed, committed transactions are kept."""
@@ -217,11 +219,11 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
     """
     passable(home)
     data = home / "postgres"
-    user = _postgres_user(home)
-    programs = _postgres_programs(data)
+    user = postgres_user(home)
+    programs = postgres_programs(data)
     if not data.exists():
-        await _initdb(programs, home, user)
-    password = _password_file(home, ADMINISTRATOR).read_text()
+        await initdb(programs, home, user)
+    password = password_file(home, ADMINISTRATOR).read_text()
     await stop_leftover(data / "postmaster.pid", str(data))
 
     if port is None:
@@ -245,7 +247,7 @@ async def start_postgres(home: Path, *, port: int | None = None, durable: bool =
         )
         server = Postgres(child, home, own, password)
         try:
-            await _wait_for_database(server)
+            await wait_for_database(server)
             await set_up_roles(server, "nebula")
         except BaseException:
             await child.kill()
@@ -268,7 +270,7 @@ def remembered_dsn(home: Path) -> str | None:
     None if there are none.
     """
     user = PostgresRole.PROJECTIONS
-    password, port = _password_file(home, user), remembered_port(home / POSTGRES_PORT)
+    password, port = password_file(home, user), remembered_port(home / POSTGRES_PORT)
     if port is None or not password.exists():
         return None
     return f"postgresql://{user}:{password.read_text().strip()}@127.0.0.1:{port}/nebula"
@@ -278,7 +280,7 @@ async def set_up_roles(server: Postgres, database: str) -> None:
     """Create the roles with passwords, and grant their rights in `database`. Safe to repeat."""
     async with await psycopg.AsyncConnection.connect(server.dsn_of(database)) as session:
         for role in PostgresRole:
-            file = _password_file(server.home, role)
+            file = password_file(server.home, role)
             if not file.exists():
                 put(file, secrets.token_urlsafe(24))
             setting = f"nebula.{role.removeprefix('nebula_')}_password"
@@ -296,7 +298,7 @@ async def create_database(server: Postgres, name: str) -> str:
     return server.dsn_of(name)
 
 
-async def _wait_for_database(server: Postgres) -> None:
+async def wait_for_database(server: Postgres) -> None:
     """Wait until Postgres accepts connections; it refuses them while it recovers from a crash. Raises ServerError."""
     deadline = time.monotonic() + START_SECONDS
     while True:
@@ -311,12 +313,12 @@ async def _wait_for_database(server: Postgres) -> None:
         await asyncio.sleep(0.05)
 
 
-async def _initdb(programs: Path, home: Path, user: str | None) -> None:
+async def initdb(programs: Path, home: Path, user: str | None) -> None:
     """Create `home/postgres` and its password file. The folder is renamed into place, so it is never incomplete."""
     new = home / "postgres.new"
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
-    password = _password_file(home, ADMINISTRATOR)
+    password = password_file(home, ADMINISTRATOR)
     put(password, secrets.token_urlsafe(24))
     handed_over = home / "postgres.new.password"
     put(handed_over, password.read_text())
@@ -340,7 +342,7 @@ async def _initdb(programs: Path, home: Path, user: str | None) -> None:
     new.rename(home / "postgres")
 
 
-def _postgres_user(home: Path) -> str | None:
+def postgres_user(home: Path) -> str | None:
     """The user for Postgres, which refuses to run as root: `postgres` then, who must have access to `home`."""
     if os.geteuid() != 0:
         return None
@@ -350,7 +352,7 @@ def _postgres_user(home: Path) -> str | None:
     return "postgres"
 
 
-def _postgres_programs(data: Path) -> Path:
+def postgres_programs(data: Path) -> Path:
     """The folder of initdb and postgres: of the version that created `data`, else in PATH, else the newest."""
     packaged = {path.parent.name: path for path in Path("/usr/lib/postgresql").glob("*/bin")}
     in_path = find_program("initdb")

@@ -24,6 +24,8 @@ class Role:
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
+    #: the network namespace in which it runs; None for ours
+    namespace: str | None = None
 
 
 @dataclass
@@ -77,7 +79,8 @@ class Supervisor:
         while True:
             born = time.monotonic()
             try:
-                child = await spawn(role.name, role.argv, self.log_folder / f"{role.name}.log", env=role.env)
+                file = self.log_folder / f"{role.name}.log"
+                child = await spawn(role.name, role.argv, file, env=role.env, namespace=role.namespace)
             except OSError as error:
                 pause = next(pauses)
                 log.warning("role cannot be started", role=role.name, error=str(error), restart_in_s=round(pause, 2))

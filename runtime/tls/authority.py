@@ -81,14 +81,18 @@ def ensure_authority(folder: Path, now: datetime | None = None) -> Authority:
     return Authority(own, found)
 
 
-def ensure_server(folder: Path, authority: Authority, names: Iterable[str], now: datetime | None = None) -> bool:
+def ensure_server(
+    folder: Path, authority: Authority, names: Iterable[str], now: datetime | None = None, *, routes: bool = False
+) -> bool:
     """Make or renew `server.pem` in `folder`: key, certificate, authority. Returns whether it was written.
 
-    `names`: host names and addresses at which clients reach the servers. Raises OSError.
+    `names`: host names and addresses at which clients reach the servers. `routes`: the server also proves with it who
+    it is to the other servers of its cluster. Raises OSError.
     """
     now = now or datetime.now(UTC)
     file, wanted = folder / "server.pem", sorted(set(names))
-    if file.exists() and _is_fresh(file.read_bytes(), authority, wanted, now):
+    uses = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if routes else [])]
+    if file.exists() and _is_fresh(file.read_bytes(), authority, wanted, uses, now):
         return False
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
@@ -96,7 +100,7 @@ def ensure_server(folder: Path, authority: Authority, names: Iterable[str], now:
         .add_extension(x509.SubjectAlternativeName([_name(name) for name in wanted]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.key.public_key()), critical=False)
         .sign(authority.key, hashes.SHA256())
     )
@@ -132,19 +136,22 @@ def _addresses() -> set[str]:
     return found
 
 
-def _is_fresh(pem: bytes, authority: Authority, names: list[str], now: datetime) -> bool:
-    """Whether a certificate is of this authority, for these names, and has more than a third of its life left."""
+def _is_fresh(
+    pem: bytes, authority: Authority, names: list[str], uses: list[x509.ObjectIdentifier], now: datetime
+) -> bool:
+    """Whether a certificate is of this authority, for these names and uses, and still long valid."""
     try:
         found = x509.load_pem_x509_certificate(pem)
         found.verify_directly_issued_by(authority.certificate)
         load_pem_private_key(pem, None)
         held = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        used = found.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         return False
     life = found.not_valid_after_utc - found.not_valid_before_utc
     if not found.not_valid_before_utc <= now < found.not_valid_after_utc - life / 3:
         return False
-    return set(held) == {_name(name) for name in names}
+    return set(held) == {_name(name) for name in names} and list(used) == uses
 
 
 def _new_authority(now: datetime) -> Authority:

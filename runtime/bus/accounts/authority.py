@@ -173,15 +173,15 @@ class Authority:
         put(file, self.configured(base, self.resolver))
         return file
 
-    def configured(self, base: Path, resolver: Path, *, preload: bool = False) -> str:
+    def configured(self, base: Path | str, resolver: Path, *, preload: bool = False) -> str:
         """The configuration of a server that keeps the JWTs of the accounts in `resolver`.
 
-        `preload`: the configuration has these JWTs, for a server whose folder nobody else writes to; it keeps those
-        that are newer. Raises OSError.
+        `base`: the configuration without accounts, or its file. `preload`: the configuration has these JWTs, for a
+        server whose folder nobody else writes to; it keeps those that are newer. Raises OSError.
         """
         system = self.public[Account.SYS]
         lines = [
-            base.read_text(),
+            base if isinstance(base, str) else base.read_text(),
             "# The accounts: see docs/bus-access.md. Nobody connects without a credential.",
             "max_control_line: 32KB  # the handlers' JWT lists many subjects",
             f"operator: {claims.operator(self._operator, system)}",
