@@ -1,6 +1,6 @@
 # Every target below sets up first what it needs (scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test chaos-log soak check bench lock clean
+.PHONY: help setup demo up cluster test chaos-log soak check bench lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ demo: setup  ## Start a cloud on this machine, boot a VM in it, show its history
 
 up: setup  ## Start a cloud on this machine; Ctrl-C stops all but running guests
 	@.venv/bin/nebula up $(ARGS)
+
+cluster: setup  ## Start a cluster of three hosts in network namespaces of this machine, as root; Ctrl-C removes it
+	@.venv/bin/python -m cli.local.cluster $(ARGS)
 
 test: WORKERS ?= 4
 # Or each of the many processes that the tests start would compile all that it imports, again.

@@ -31,11 +31,19 @@ def client(home: Path, url: str) -> Client:
 
 
 async def wait_until_ready(
-    home: Path, url: str, seeds: str, began: datetime, ready: Progress, simulated: int | None, *, node: bool = True
+    home: Path,
+    url: str,
+    seeds: str | None,
+    began: datetime,
+    ready: Progress,
+    simulated: int | None,
+    *,
+    node: bool = True,
 ) -> None:
     """Wait until each role works: gateway answers, handlers decide, read models are current, the node sends heartbeats.
 
-    `seeds`: the address of guest-data, which has to reach the projections. `simulated`: how many nodes are simulated.
+    `seeds`: the address of guest-data on this host, which has to reach the projections; None for none. `simulated`:
+    how many nodes are simulated.
     `node`: whether a node can be ready.
     """
     api = client(home, url)
@@ -46,8 +54,9 @@ async def wait_until_ready(
     if not projects["items"]:
         await answer("handlers", home, partial(_create_first_project, api))
         ready("handlers", "decide; project default created")
-    await answer("guest-data", home, partial(_serves_guests, seeds))
-    ready("guest-data", seeds)
+    if seeds is not None:
+        await answer("guest-data", home, partial(_serves_guests, seeds))
+        ready("guest-data", seeds)
     if not node:
         return
     alive = await answer("node", home, partial(_living_nodes, api, began))
