@@ -1,5 +1,6 @@
 """How long the runner pauses after a batch, so that commands and larger transactions get the processor."""
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -11,15 +12,34 @@ MANY, LINGER = 8, 0.05
 #: If the newest event of the batch was stored more than LATE seconds ago, the pause is shorter by the difference: a
 #: reader waits for the read models then.
 LATE = 0.1
+#: It does not pause while fewer than BUSY events came within WINDOW seconds. So the events of one operation, which
+#: follow each other within milliseconds, do not wait for each other's pauses.
+BUSY, WINDOW = 16, 0.05
 
 
-def pause(batch: Sequence[Recorded], spent: float, now: datetime) -> float:
-    """Seconds to pause after a batch that took `spent` seconds; at most LINGER.
+class Recent:
+    """The number of events of the last WINDOW seconds."""
+
+    def __init__(self) -> None:
+        self._batches: deque[tuple[float, int]] = deque()
+
+    def note(self, size: int, clock: float) -> int:
+        """Count a batch that ends now, at `clock` seconds. Returns the number with it."""
+        self._batches.append((clock, size))
+        while self._batches[0][0] <= clock - WINDOW:
+            self._batches.popleft()
+        return sum(each for _, each in self._batches)
+
+
+def pause(batch: Sequence[Recorded], spent: float, now: datetime, recent: int) -> float:
+    """Seconds to pause after a batch that took `spent` seconds; at most LINGER. `recent`: number of recent events.
 
     Few but large transactions are more efficient, and meanwhile commands get the processor. An event waits for the
     batch before it, for the pause, and for its own batch. So the pause is limited, whatever a batch took: commands are
     preferred by the priority of the process (`main.NICE`), not by longer pauses.
     """
+    if recent < BUSY:
+        return 0.0
     late = (now - batch[-1].stored_at).total_seconds() - LATE
     wanted = LINGER if len(batch) >= MANY else min(spent, LINGER)
     return max(0.0, wanted - max(0.0, late))

@@ -33,7 +33,7 @@ from projections.books import MODELS, Models
 from projections.database import Connection
 from projections.holes import complete
 from projections.model import Secrets, Session
-from projections.pause import pause
+from projections.pause import Recent, pause
 from projections.position import Position
 from runtime import logs
 from runtime.tasks.backoff import Backoff
@@ -176,6 +176,7 @@ class Runner:
             return
         if after >= end:
             self.failing_since = None
+        recent = Recent()
         async with contextlib.aclosing(follow(self._nc, after, event_keys=self._event_keys)) as batches:
             async for batch in batches:
                 selected = [r for r in batch if until is None or r.position <= until]
@@ -190,7 +191,9 @@ class Runner:
                 if self._complaint:
                     log.info("projections go on", position=after, behind=end - after)
                     self._complaint = ""
-                await asyncio.sleep(pause(batch, time.monotonic() - began, datetime.now(UTC)))
+                ended = time.monotonic()
+                recent_events = recent.note(len(batch), ended)
+                await asyncio.sleep(pause(batch, ended - began, datetime.now(UTC), recent_events))
                 if until is not None and after >= until:
                     return
         raise Unavailable("the connection to the bus was closed")
