@@ -14,7 +14,8 @@ It is made once, at some thousand events a second, and kept in `~/.cache/nebula-
 
 The event keys and the notary's key are in `cloud.home`, as on a real host. The nodes of the log send no heartbeats, so
 `with_log` sets NEBULA_NODE_TIMEOUT to an hour. Handlers write the wanted documents of all VMs after their first start.
-`with_bus` is the same with a NATS server without accounts, and nothing else. `lives.py` makes the events, `generator.py`
-writes them, `logs.py` keeps the logs. A row of the result is a file with `async def measure(vms, home)`, which returns
-its figures by name; `rows.py` names all rows (`--rows` chooses some), and prints each at all VMs and at a tenth.
+`with_bus` is the same with a NATS server without accounts, and nothing else. `lives.py` makes the events, and
+`generator.py` writes them; `logs.py` keeps the logs. A row of the result is a file with `async def measure(vms, home)`,
+which returns its figures by name. `rows.py` names all rows (`--rows` chooses some), and prints each at all VMs and at a
+tenth.
 """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nats.aio.client import Client
 
     from eventstore.integrity.checkpoints import Keys
-    from eventstore.integrity.verify import Report
+    from eventstore.integrity.report import Report
     from eventstore.log.keyring import Keyring
     from runtime.settings import Common, Keyed
 

@@ -21,7 +21,8 @@ from pydantic import ValidationError
 
 from eventstore.integrity.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.integrity.excluded import Excluded
-from eventstore.integrity.verify import Finding, Report, Verifier
+from eventstore.integrity.report import Finding, Report
+from eventstore.integrity.verify import Verifier
 from eventstore.log.envelope import Raw, Recorded
 from eventstore.log.macs import EventKeys
 from eventstore.log.received import own

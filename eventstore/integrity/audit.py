@@ -15,14 +15,20 @@ from eventstore.integrity.archive import event_of, header_of, read_lines, verify
 from eventstore.integrity.checkpoints import Checkpoint, Keys
 from eventstore.integrity.excluded import Excluded
 from eventstore.integrity.notary import Checkpoints, Disagrees, pages, parsed
-from eventstore.integrity.verify import Finding, Report, Verifier
+from eventstore.integrity.ranges import Ranges
+from eventstore.integrity.report import Finding, Report
+from eventstore.integrity.sound import Sound
+from eventstore.integrity.verify import Verifier
 from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Unavailable
 from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore
 from runtime import subjects
 from runtime.bus.api import api
+from runtime.bus.bulk import BulkClient
 
+MOST_SKIPPED = 64
+"""Ranges that are read message by message at most, before the next try to read them as a whole."""
 Progress = Callable[[int, int], None]
 """Called with the progress: the number of positions that are done, and of all positions."""
 
@@ -45,7 +51,6 @@ async def verify_log(
     excluded = Excluded()
     async for _, checkpoint in Checkpoints(nc).valid():
         excluded.add(checkpoint, keys)
-    store = EventStore(nc)
     verifier = Verifier(subjects.EVENTS, keys=keys, foreign=foreign, event_keys=event_keys, excluded=excluded)
     comparison = _Comparison(against, verifier.report) if against is not None else None
     if against is not None:
@@ -53,30 +58,117 @@ async def verify_log(
             if finding.message:
                 continue  # a malformed message of the log; if the log differs there, the comparison finds it
             verifier.report.add(Finding("archive", finding.position, f"{against}: {finding}", finding.aggregate))
-    signed = _signed(Checkpoints(nc), verifier.report)
-    upcoming = await anext(signed, None)
+    signed = Signed(Checkpoints(nc), verifier)
+    await signed.begin()
     last = await last_position(nc, verifier.report)
-    async for page in pages(store, 0, last):
-        for recorded in page:
-            verifier.feed(recorded)
-            if comparison is not None:
-                comparison.feed(recorded)
-            while upcoming is not None and upcoming.position <= verifier.at.position:
-                verifier.check(upcoming)
-                upcoming = await anext(signed, None)
-        if progress is not None:
-            progress(verifier.at.position, last)
+    reading = Reading(nc, verifier, signed, last, comparison, progress)
+    if isinstance(nc, BulkClient) and comparison is None:
+        async with Ranges(nc, event_keys, foreign, last) as ranges:
+            await reading.quickly(ranges)
+    else:
+        await reading.slowly(last)
     if verifier.at.position < last:
         detail = f"the server's last position is {last}, but it returns no event from here on"
         verifier.report.add(Finding("missing", verifier.at.position + 1, detail))
     if comparison is not None:
         comparison.end(verifier.at.position)
-    while upcoming is not None and upcoming.position <= verifier.at.position:
-        verifier.check(upcoming)
-        upcoming = await anext(signed, None)
-    if upcoming is not None:
-        verifier.check(upcoming)  # it is after the end of the log: one finding is enough
+    await signed.end()
     return verifier.end()
+
+
+class Reading:
+    """Feeds the log to a verifier: ranges in which everything is right as a whole, and others message by message."""
+
+    def __init__(
+        self,
+        nc: Client,
+        verifier: Verifier,
+        signed: "Signed",
+        last: int,
+        comparison: "_Comparison | None",
+        progress: Progress | None,
+    ) -> None:
+        self._store = EventStore(nc)
+        self._verifier = verifier
+        self._signed = signed
+        self._last = last
+        self._comparison = comparison
+        self._progress = progress
+
+    async def quickly(self, ranges: Ranges) -> None:
+        """Read to the end of the log.
+
+        If one range after the other is not sound, ever more are read message by message before the next try.
+        """
+        skip, before = 1, -1
+        while self._verifier.at.position < self._last and self._verifier.at.position > before:
+            before = self._verifier.at.position
+            async for sound in ranges.sound(before, self._last):
+                if not self._verifier.fits(sound):
+                    break
+                await self._take(sound)
+                skip = 1
+            if self._verifier.at.position < self._last:
+                await self.slowly(min(self._last, self._verifier.at.position + skip * ranges.size))
+                skip = min(2 * skip, MOST_SKIPPED)
+
+    async def _take(self, sound: Sound) -> None:
+        self._verifier.take(sound)
+        while (upcoming := self._signed.position) is not None and upcoming <= sound.last:
+            self._verifier.advance(sound, max(upcoming, self._verifier.at.position))
+            await self._signed.check()
+        self._verifier.advance(sound, sound.last)
+        self._report()
+
+    async def slowly(self, to: int) -> None:
+        """Read message by message, up to a position or the first message after it."""
+        async for page in pages(self._store, self._verifier.at.position, self._last):
+            for recorded in page:
+                self._verifier.feed(recorded)
+                if self._comparison is not None:
+                    self._comparison.feed(recorded)
+                await self._signed.reached()
+            self._report()
+            if self._verifier.at.position >= to:
+                return
+
+    def _report(self) -> None:
+        if self._progress is not None:
+            self._progress(self._verifier.at.position, self._last)
+
+
+class Signed:
+    """The checkpoints as they are now, each given to the verifier when the log has reached its position."""
+
+    def __init__(self, checkpoints: Checkpoints, verifier: Verifier) -> None:
+        self._verifier = verifier
+        self._all = _signed(checkpoints, verifier.report)
+        self._next: Checkpoint | None = None
+
+    async def begin(self) -> None:
+        self._next = await anext(self._all, None)
+
+    @property
+    def position(self) -> int | None:
+        """The position of the next checkpoint."""
+        return None if self._next is None else self._next.position
+
+    async def check(self) -> None:
+        """Give the next one to the verifier."""
+        assert self._next is not None
+        self._verifier.check(self._next)
+        self._next = await anext(self._all, None)
+
+    async def reached(self) -> None:
+        """Give all that are up to the verifier's position."""
+        while self._next is not None and self._next.position <= self._verifier.at.position:
+            await self.check()
+
+    async def end(self) -> None:
+        """The end of the log. Of those after it, one finding is enough."""
+        await self.reached()
+        if self._next is not None:
+            self._verifier.check(self._next)
 
 
 async def last_position(nc: Client, report: Report) -> int:

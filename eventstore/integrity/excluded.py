@@ -20,3 +20,8 @@ class Excluded:
     def __contains__(self, position: int) -> bool:
         index = bisect_right(self._ranges, (position, 2**63)) - 1
         return index >= 0 and self._ranges[index][1] >= position
+
+    def touches(self, first: int, last: int) -> bool:
+        """Whether a position of a range is excluded."""
+        index = bisect_right(self._ranges, (last, 2**63)) - 1
+        return index >= 0 and self._ranges[index][1] >= first

@@ -21,7 +21,7 @@ from eventstore.integrity.archive import Writer, checkpoint_of, event_of, header
 from eventstore.integrity.audit import Progress
 from eventstore.integrity.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.integrity.notary import Checkpoints, Disagrees, pages
-from eventstore.integrity.verify import Report
+from eventstore.integrity.report import Report
 from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Conflict, Unavailable, direct_get
 from eventstore.log.judge import follows, shape

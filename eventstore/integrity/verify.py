@@ -6,85 +6,20 @@ gives one finding and does not hide a second fault.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from hashlib import sha256
+from typing import NamedTuple
 
 from domain.base import event_type
 from eventstore.integrity.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.integrity.excluded import Excluded
+from eventstore.integrity.report import Finding, Report
+from eventstore.integrity.sound import Sound
 from eventstore.log.envelope import GENESIS, Recorded
 from eventstore.log.judge import Malformed, body, follows, shape
 from eventstore.log.macs import MAC, EventKeys
 from eventstore.log.upcast import all_types, type_version
 from runtime import subjects
-
-MOST_FINDINGS = 1000
-"""Maximum number of findings that are kept; further ones are only counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One fault. `code` is for programs, `detail` for people.
-
-    `position`: where in the log; if two events contradict each other, that of the earlier one, and `detail` names both.
-    `aggregate`: the subject, if the fault concerns one. `message`: the position of a malformed message, else 0.
-    """
-
-    code: str
-    position: int
-    detail: str
-    aggregate: str | None = None
-    message: int = 0
-
-    def __str__(self) -> str:
-        where = f"position {self.position}" + (f" ({self.aggregate})" if self.aggregate else "")
-        return f"{where}: {self.detail} [{self.code}]"
-
-
-@dataclass
-class Report:
-    """The result of a verification. `proven`: the last position that a valid signature covers. `macs_checked`: whether
-    the MACs of the events were checked.
-    """
-
-    what: str
-    first: int = 0
-    last: int = 0
-    events: int = 0
-    aggregates: int = 0
-    checkpoints: int = 0
-    proven: int = 0
-    digest: str = GENESIS
-    macs_checked: bool = False
-    findings: list[Finding] = field(default_factory=list)
-    more_findings: int = 0
-
-    @property
-    def genuine(self) -> bool:
-        """Whether the only findings are malformed messages that are really part of the log.
-
-        A message with a wrong version or chain may also be a sign of tampering. It is accepted only if a valid
-        signature covers it.
-        """
-        return not self.more_findings and all(
-            f.message and (f.code in ("shape", "unreadable", "forged", "no_mac") or f.message <= self.proven)
-            for f in self.findings
-        )
-
-    @property
-    def ok(self) -> bool:
-        return not self.findings
-
-    def add(self, *findings: Finding) -> None:
-        for finding in findings:
-            if len(self.findings) < MOST_FINDINGS:
-                self.findings.append(finding)
-            else:
-                self.more_findings += 1
-
-    def document(self) -> dict[str, Any]:
-        return {"ok": self.ok, **asdict(self)}
 
 
 class Tip(NamedTuple):
@@ -156,6 +91,34 @@ class Verifier:
         if recorded.position > self._at.position:
             self._at = self._at.after(recorded)
         self.report.events += 1
+
+    def fits(self, sound: Sound) -> bool:
+        """Whether a range that is sound follows what was fed before, so that `take` may add it."""
+        if sound.first != self._at.position + 1:
+            return False
+        if self._event_keys is None and self._excluded.touches(sound.first, sound.last):
+            return False
+        for subject, (before, _) in sound.aggregates.items():
+            tip = self._tips.get(subject)
+            if before != ((tip.version, tip.digest) if tip else (0, GENESIS)) or subject in self._found:
+                return False
+        return True
+
+    def take(self, sound: Sound) -> None:
+        """Add the next events, which are a range that `fits`. Then call `advance` for their positions."""
+        for subject, (_, end) in sound.aggregates.items():
+            self._tips[subject] = Tip(*end)
+        self.report.events += sound.count
+
+    def advance(self, sound: Sound, position: int) -> None:
+        """Move the digest of the log on to a position of a range that was added."""
+        at, digests = self._at.position, sound.digests.hex()
+        digest, event = self._at.digest, self._at.event
+        for each in range(at + 1, position + 1):
+            start = (each - sound.first) * 64
+            event = digests[start : start + 64]
+            digest = sha256(f"{digest} {each} {event}".encode()).hexdigest()
+        self._at = LogDigest(position, digest, event)
 
     def _writer(self, recorded: Recorded) -> Malformed | None:
         """Why handlers did not write the message, as far as this is known here."""

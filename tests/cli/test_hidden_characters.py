@@ -15,7 +15,7 @@ from cli.client.errors import CliError
 from cli.client.session import note
 from cli.commands import console, log, views
 from cli.main import app
-from eventstore.integrity.verify import Finding, Report
+from eventstore.integrity.report import Finding, Report
 from projections.compare import Difference, TableDifference
 from projections.rebuild import Comparison
 from runtime.text.plain import ESCAPED

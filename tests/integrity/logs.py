@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import nats
 from nats.aio.client import Client
 
 from bench import homes
@@ -25,6 +24,7 @@ from eventstore.log.envelope import Context, Recorded, Ref
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
 from runtime.bus import streams
+from runtime.bus.bulk import BulkClient
 from runtime.local.servers import NatsServer, start_nats
 
 START = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
@@ -106,7 +106,8 @@ async def running(home: Path | None = None) -> AsyncIterator[Log]:
     with homes.home("integrity") as fresh:
         place = home or fresh
         server = await start_nats(place)
-        nc = await nats.connect(server.url)
+        nc = BulkClient()
+        await nc.connect(server.url)
         try:
             await streams.ensure_all(nc.jetstream(), 1)
             yield Log(place, server, nc)

@@ -13,7 +13,7 @@ import pytest
 from eventstore.integrity import transfer
 from eventstore.integrity.archive import verify_file
 from eventstore.integrity.checkpoints import fingerprint, public_keys, signing_key
-from eventstore.integrity.verify import Report
+from eventstore.integrity.report import Report
 from tests.integrity.logs import Document, Log, rewrite, running
 
 Change = Callable[[list[Document]], list[Document]]

@@ -15,7 +15,7 @@ from eventstore.integrity.archive import verify_file
 from eventstore.integrity.audit import verify_log
 from eventstore.integrity.checkpoints import LogDigest, fingerprint, sign, signing_key
 from eventstore.integrity.notary import Checkpoints, Disagrees, Notary
-from eventstore.integrity.verify import Report
+from eventstore.integrity.report import Report
 from eventstore.log.envelope import GENESIS, Recorded
 from eventstore.log.follow import follow
 from eventstore.log.jetstream import Stream

@@ -1,0 +1,92 @@
+"""Reads many messages of a stream as bytes, for a reader that decodes them elsewhere."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from nats.errors import ConnectionClosedError, Error as NatsError, StaleConnectionError
+
+from runtime.bus.api import api
+from runtime.bus.bus import QuickClient
+from runtime.bus.headers import FIRST_LINE, parsed
+from runtime.tasks.tasks import happens
+
+Bytes = tuple[bytes, bytes]
+"""The headers and the body of a message."""
+
+LOOK = 0.5
+"""Seconds between checks whether messages still come."""
+MOST_BYTES = 8 * 1024**2
+"""Bytes after which the server ends an answer."""
+_STORED = FIRST_LINE + b"\r\n"
+
+
+class BulkClient(QuickClient):
+    """A connection that can collect messages without decoding them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._collecting: dict[int, Bulk] = {}
+
+    @asynccontextmanager
+    async def collected(self, subject: str) -> AsyncIterator["Bulk"]:
+        """The messages on a subject, as they arrive inside the block."""
+        subscription = await self.subscribe(subject)
+        [sid] = [sid for sid, one in self._subs.items() if one is subscription]
+        bulk = self._collecting[sid] = Bulk()
+        try:
+            yield bulk
+        finally:
+            del self._collecting[sid]
+            with contextlib.suppress(NatsError, OSError):
+                await subscription.unsubscribe()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        bulk = self._collecting.get(sid)
+        if bulk is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            bulk.put(headers or b"", data)
+
+
+class Bulk:
+    """The messages of one direct get, in order."""
+
+    def __init__(self) -> None:
+        self.messages: list[Bytes] = []
+        self.ended = asyncio.Event()
+
+    def put(self, headers: bytes, body: bytes) -> None:
+        if headers.startswith(_STORED) or is_stored(headers):
+            self.messages.append((headers, body))
+        else:  # a status of the server: there are no more
+            self.ended.set()
+
+
+def is_stored(headers: bytes) -> bool:
+    """Whether a message with a status in its first line is one of the stream: the server's own have no sequence."""
+    return "Nats-Sequence" in (parsed(headers) or {})
+
+
+async def get(nc: BulkClient, stream: str, first: int, count: int, wait: float) -> list[Bytes]:
+    """Up to `count` messages from position `first` on: fewer at the end of the stream, and after MOST_BYTES.
+
+    Raises TimeoutError if nothing comes for `wait` seconds, nats.errors.Error.
+    """
+    inbox, connection = nc.new_inbox(), nc.stats["reconnects"]
+    async with nc.collected(inbox) as bulk:
+        ask = {"seq": first, "batch": count, "max_bytes": MOST_BYTES}
+        await nc.publish(api(nc, f"DIRECT.GET.{stream}"), json.dumps(ask).encode(), reply=inbox)
+        silent, before = 0.0, 0
+        while not await happens(bulk.ended, LOOK):
+            if nc.is_closed:
+                raise ConnectionClosedError
+            if nc.stats["reconnects"] != connection:
+                raise StaleConnectionError
+            silent = 0.0 if len(bulk.messages) > before else silent + LOOK
+            before = len(bulk.messages)
+            if silent >= wait:
+                raise TimeoutError(f"no message came within {wait:g} s")
+        return bulk.messages
