@@ -123,11 +123,14 @@ def judged(recorded: Recorded) -> Judged:
     return recorded, shape(recorded) or body(recorded)
 
 
-async def read(conn: Connection, models: Models, batch: Sequence[Judged]) -> Books:
-    """The rows of all read models that these messages may change."""
+async def read(
+    conn: Connection, models: Models, batch: Sequence[Judged], known: Mapping[Ref, Row[Any]] | None = None
+) -> Books:
+    """The rows of all read models that these messages may change. `known`: aggregates that need not be read."""
     events = [(recorded, found) for recorded, found in batch if not isinstance(found, Malformed)]
-    rows: dict[Ref, Row[Any]] = {}
     needed = {recorded.ref for recorded, _ in events}
+    rows = {ref: row for ref, row in known.items() if ref in needed} if known else {}
+    needed -= rows.keys()
     for model in models:
         if model.histories is not None:
             refs = [ref for ref in needed if model.follows(ref.kind)]

@@ -1,10 +1,7 @@
 """How long the runner pauses after a batch, so that commands and larger transactions get the processor."""
 
 from collections import deque
-from collections.abc import Sequence
 from datetime import datetime
-
-from eventstore.log.envelope import Recorded
 
 #: After a batch of at least so many events, the runner pauses LINGER seconds, so that the next batch is larger. After a
 #: smaller one, it pauses as long as the batch took. It never pauses longer than LINGER.
@@ -31,8 +28,10 @@ class Recent:
         return sum(each for _, each in self._batches)
 
 
-def pause(batch: Sequence[Recorded], spent: float, now: datetime, recent: int) -> float:
-    """Seconds to pause after a batch that took `spent` seconds; at most LINGER. `recent`: number of recent events.
+def pause(size: int, newest: datetime, spent: float, now: datetime, recent: int) -> float:
+    """Seconds to pause after a batch of `size` events that took `spent` seconds; at most LINGER.
+
+    `newest`: when its last event was stored. `recent`: number of recent events.
 
     Few but large transactions are more efficient, and meanwhile commands get the processor. An event waits for the
     batch before it, for the pause, and for its own batch. So the pause is limited, whatever a batch took: commands are
@@ -40,6 +39,6 @@ def pause(batch: Sequence[Recorded], spent: float, now: datetime, recent: int) -
     """
     if recent < BUSY:
         return 0.0
-    late = (now - batch[-1].stored_at).total_seconds() - LATE
-    wanted = LINGER if len(batch) >= MANY else min(spent, LINGER)
+    late = (now - newest).total_seconds() - LATE
+    wanted = LINGER if size >= MANY else min(spent, LINGER)
     return max(0.0, wanted - max(0.0, late))

@@ -13,49 +13,42 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import psycopg
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from psycopg import errors
 
-from eventstore.log.envelope import Recorded
+from eventstore.log.envelope import Recorded, Ref
 from eventstore.log.follow import follow
 from eventstore.log.judge import first_line
 from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore, Unavailable
 from eventstore.parking.parking import Parking
 from eventstore.vault.vault import VaultUnavailable
-from projections import books, bulk, database, reached, upgrade
-from projections.books import MODELS, Models
+from projections import database, reached, upgrade
+from projections.ahead import Ahead
+from projections.books import MODELS, Judged, Models
 from projections.database import Connection
 from projections.holes import complete
-from projections.model import Secrets, Session
+from projections.model import Row, Secrets
 from projections.pause import Recent, pause
 from projections.position import Position
+from projections.transaction import OutOfOrder, Overtaken, apply
 from runtime import logs
+from runtime.garbage import fewer_collections
 from runtime.tasks.backoff import Backoff
 
 log = logs.get(__name__)
 
 RETRY = Backoff(first=0.1, last=5.0)
 
-Park = Callable[[Sequence[tuple[Recorded, str]]], Awaitable[None]]
-"""Parks messages, with the reasons. Raises Unavailable; then nothing of the batch is committed."""
-
-
-class Overtaken(Exception):
-    """Another runner moved the checkpoint."""
-
 
 class OtherLog(Exception):
     """The read models are ahead of the log: they were made from another log."""
-
-
-class OutOfOrder(Exception):
-    """The log was delivered in the wrong order."""
 
 
 #: Errors that end when the other side comes back. Every other error is caused by the event, or is a bug.
@@ -113,6 +106,8 @@ class Runner:
         self._dsn = dsn
         self._secrets = secrets
         self.position = position
+        #: the aggregates of the last batch, if it was large: the next batch often has the same
+        self._known: Mapping[Ref, Row[Any]] = {}
 
     async def run(self) -> None:
         """Follow the log for ever. Raises CannotRun if Postgres refuses this role, or it may not write."""
@@ -176,58 +171,62 @@ class Runner:
             return
         if after >= end:
             self.failing_since = None
-        recent = Recent()
-        async with contextlib.aclosing(follow(self._nc, after, event_keys=self._event_keys)) as batches:
+        self._known, recent = {}, Recent()
+        ahead = Ahead(follow(self._nc, after, event_keys=self._event_keys), end if until is None else until)
+        async with fewer_collections(), contextlib.aclosing(ahead.batches()) as batches:
             async for batch in batches:
-                selected = [r for r in batch if until is None or r.position <= until]
+                selected: Sequence[Judged] = [each for each in batch if until is None or each[0].position <= until]
                 if not selected:
                     return
                 began = time.monotonic()
                 selected = await complete(EventStore(self._nc, self._event_keys), after, selected)
                 await self._apply(conn, after, selected)
-                after = selected[-1].position
+                after = selected[-1][0].position
                 self.position.set(after)
                 self.failing_since, self.last_success = None, datetime.now(UTC)
                 if self._complaint:
                     log.info("projections go on", position=after, behind=end - after)
                     self._complaint = ""
                 ended = time.monotonic()
-                recent_events = recent.note(len(batch), ended)
-                await asyncio.sleep(pause(batch, ended - began, datetime.now(UTC), recent_events))
+                newest, lately = batch[-1][0].stored_at, recent.note(len(batch), ended)
+                await asyncio.sleep(pause(len(batch), newest, ended - began, datetime.now(UTC), lately))
                 if until is not None and after >= until:
                     return
         raise Unavailable("the connection to the bus was closed")
 
-    async def _apply(self, conn: Connection, after: int, batch: Sequence[Recorded]) -> None:
+    async def _apply(self, conn: Connection, after: int, batch: Sequence[Judged]) -> None:
         """Apply a batch. If that fails and the error will not pass, apply the events one by one. An event that still
         fails is applied without effect on states, or skipped, so that the rest continues.
         """
+        known, self._known = self._known, {}
         try:
-            await apply(conn, self._secrets, after, batch, self._models, park=self._park)
+            self._known = await apply(conn, self._secrets, after, batch, self._models, park=self._park, known=known)
         except Exception as error:
             if passes(error):
                 raise
             if len(batch) > 1:
-                for recorded in batch:
-                    await self._apply(conn, after, [recorded])
-                    after = recorded.position
+                for one in batch:
+                    await self._apply(conn, after, [one])
+                    after = one[0].position
                 return
-            log.exception("event not applied", subject=batch[0].subject, position=batch[0].position)
+            recorded, _ = batch[0]
+            log.exception("event not applied", subject=recorded.subject, position=recorded.position)
             await self._apply_reduced(conn, after, batch[0], f"the read models cannot apply it: {first_line(error)}")
 
-    async def _apply_reduced(self, conn: Connection, after: int, recorded: Recorded, reason: str) -> None:
+    async def _apply_reduced(self, conn: Connection, after: int, one: Judged, reason: str) -> None:
         """Apply an event without effect on states; if that fails too, move only the checkpoint."""
+        recorded, _ = one
 
         async def park(_: Sequence[tuple[Recorded, str]]) -> None:
             await self._park([(recorded, reason)])
 
         try:
-            await apply(conn, self._secrets, after, [recorded], self._models, park=park, inert=True)
+            await apply(conn, self._secrets, after, [one], self._models, park=park, inert=True)
         except Exception as error:
             if passes(error):
                 raise
             log.exception("event skipped", subject=recorded.subject, position=recorded.position)
-            await apply(conn, self._secrets, after, [recorded], self._models, park=park, skipped=True)
+            await apply(conn, self._secrets, after, [one], self._models, park=park, skipped=True)
 
     async def _park(self, messages: Sequence[tuple[Recorded, str]]) -> None:
         """Park messages, or count those for which there is no room. Handlers park malformed ones too; the first one
@@ -239,50 +238,3 @@ class Runner:
             await self._parking.park_message(recorded, reason)
         if messages:
             await self._parking.write_counts()
-
-
-async def apply(
-    conn: Connection,
-    secrets: Secrets,
-    after: int,
-    batch: Sequence[Recorded],
-    models: Models = MODELS,
-    *,
-    park: Park,
-    inert: bool = False,
-    skipped: bool = False,
-) -> None:
-    """Apply the messages after position `after` and move the checkpoint, in one transaction.
-
-    `park` gets the malformed messages with the reasons, before the transaction is committed: they get a row in the
-    audit index, and change nothing else. `inert`: treat all of them in this way. `skipped`: only move the checkpoint.
-
-    A few events use a pipeline, so a reader waits for five round trips to Postgres instead of thirteen. Many events use
-    COPY, which cannot be part of a pipeline. Raises Overtaken if the checkpoint is not at `after`.
-    """
-    last = ordered(after, batch)
-    messages = [] if skipped else [books.judged(recorded) for recorded in batch]
-    many = len(batch) >= bulk.COPIED
-    async with contextlib.nullcontext() if many else conn.pipeline(), conn.transaction():
-        move = "UPDATE checkpoint SET position = %s, updated_at = now() WHERE position = %s RETURNING position"
-        moved = await conn.execute(move, [last, after])
-        before = await books.read(conn, models, messages)
-        if await moved.fetchone() is None:
-            raise Overtaken(f"the checkpoint is no longer at {after}")
-        folded = before.copy()
-        for recorded, found in messages:
-            folded.apply(recorded, found, inert=inert)
-        await books.write(Session(conn, secrets, many), before, folded)
-        await conn.execute("SELECT pg_notify(current_schema() || '_position', %s)", [str(last)])
-        await park(folded.malformed)
-
-
-def ordered(after: int, batch: Sequence[Recorded]) -> int:
-    """The position of the last event. Raises OutOfOrder unless positions increase from `after` on; a hole is logged."""
-    for recorded in batch:
-        if recorded.position <= after:
-            raise OutOfOrder(f"position {recorded.position} came after {after}")
-        if recorded.position > after + 1:
-            log.error("log damaged: positions are missing", after=after, next=recorded.position)
-        after = recorded.position
-    return after

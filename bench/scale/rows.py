@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.scale import verify
+from bench.scale import models, verify
 
 Figures = Mapping[str, float]
 Measure = Callable[[int, Path | None], Awaitable[Figures]]
-ROWS: dict[str, Measure] = {"verify": verify.measure}
+ROWS: dict[str, Measure] = {"verify": verify.measure, "models": models.measure}
 """Each measures on the log of a cloud with so many VMs, which is kept in a folder (None: the default)."""
 
 

@@ -1,9 +1,10 @@
 """Rows do not depend on how messages are batched: one by one, in random batches, or all at once."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, pairwise
+from typing import Any
 from uuid import UUID, uuid5
 
 import psycopg
@@ -12,9 +13,10 @@ import pytest
 from domain.base import Resources
 from domain.node import CapacityReserved
 from eventstore.log.envelope import GENESIS, Context, Recorded, Ref, seal
-from projections import bulk, copies, database
-from projections.books import MODELS
-from projections.runner import apply
+from projections import bulk, copies, database, transaction
+from projections.books import MODELS, judged
+from projections.model import Row
+from projections.transaction import apply
 from runtime.local.servers import Postgres
 from tests.conftest import fresh_database
 from tests.history.test_history import HERE, STORIES
@@ -66,6 +68,7 @@ def log(seed: int) -> list[Recorded]:
 async def rows(postgres: Postgres, recorded: Sequence[Recorded], borders: Sequence[int]) -> dict[str, list[str]]:
     """All rows after the messages were applied in batches with these borders."""
     parked: list[int] = []
+    known: Mapping[Ref, Row[Any]] = {}
 
     async def park(malformed: Sequence[tuple[Recorded, str]]) -> None:
         parked.extend(each.position for each, _ in malformed)
@@ -74,8 +77,8 @@ async def rows(postgres: Postgres, recorded: Sequence[Recorded], borders: Sequen
         await copies.make(conn, MODELS, "batches")
         for start, end in pairwise([0, *borders, len(recorded)]):
             if start < end:
-                fresh = [replaced(each) for each in recorded[start:end]]
-                await apply(conn, FixedSecrets(), start, fresh, MODELS, park=park)
+                fresh = [judged(replaced(each)) for each in recorded[start:end]]
+                known = await apply(conn, FixedSecrets(), start, fresh, MODELS, park=park, known=known)
         tables = [table for model in MODELS for table in model.tables]
         return {"parked": [str(each) for each in parked]} | {table: await rows_of(conn, table) for table in tables}
 
@@ -90,6 +93,7 @@ async def test_rows_are_the_same_for_any_batches(
     assert all(one_by_one.values()), "every table has a row"
     assert len(one_by_one["parked"]) >= 3
     monkeypatch.setattr(bulk, "COPIED", 1)
+    monkeypatch.setattr(transaction, "KEPT", 1)
     chance = random.Random(seed)
     for batches in (0, 3, 20):
         borders = sorted(chance.sample(range(1, end), batches))

@@ -16,11 +16,13 @@ from domain import vm
 from domain.contract import Power
 from eventstore.log.envelope import Recorded, Ref
 from projections import aggregates, database, events, operation_rows, rebuild
+from projections.books import judged
 from projections.bulk import COPIED
 from projections.database import Pool
 from projections.operation_rows import OperationView
 from projections.position import Position
-from projections.runner import OutOfOrder, Overtaken, Runner, apply, ordered
+from projections.runner import Runner
+from projections.transaction import OutOfOrder, Overtaken, apply, ordered
 from projections.vms import VMS
 from runtime import subjects
 from runtime.local.servers import Postgres, start_nats, start_postgres
@@ -108,7 +110,7 @@ async def test_a_runner_that_was_overtaken_writes_nothing(made: tuple[Cloud, Poo
     end = log[-1].position
     async with await database.connect(cloud.dsn, "test") as conn:
         with pytest.raises(Overtaken):
-            await apply(conn, cloud.vault, rest[0].position - 1, rest, park=no_park)
+            await apply(conn, cloud.vault, rest[0].position - 1, [judged(each) for each in rest], park=no_park)
         assert await database.checkpoint(conn) == end
     await cloud.running()
     await cloud.caught_up()

@@ -1,0 +1,80 @@
+"""Read models from nothing: events per second, next to a raw ordered consumer; and `verify views` next to that.
+
+`cpu_us_per_event` is the time of the process that follows the log, `postgres_us_per_event` that of Postgres.
+"""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+from nats.aio.client import Client
+
+from bench.scale.logs import with_bus
+from bench.scale.verify import last_position, timed_floor
+from eventstore.log.keyring import Keyring
+from eventstore.vault.vault import Vault
+from projections import rebuild
+from projections.position import Position
+from projections.runner import Runner
+from runtime.local.servers import Postgres, create_database, start_postgres
+from runtime.tasks.tasks import end
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+async def measure(vms: int, home: Path | None) -> dict[str, float]:
+    async with with_bus(vms, home) as (nc, folder):
+        postgres = await start_postgres(folder)
+        try:
+            return await models(nc, folder, postgres)
+        finally:
+            await postgres.stop()
+
+
+async def models(nc: Client, folder: Path, postgres: Postgres) -> dict[str, float]:
+    events = await last_position(nc)
+    bare = await timed_floor(nc, events)
+    dsn = await create_database(postgres, "models")
+    keys, vault, position = Keyring(folder / "event.keys"), Vault.of(nc, folder / "master.key"), Position()
+    started, used, before = time.perf_counter(), time.process_time(), of_postgres(postgres)
+    runner = asyncio.create_task(Runner(nc, dsn, vault, position, event_keys=keys).run())
+    if not await position.reach(events, 3600):
+        raise RuntimeError(f"the read models are at {position.value} of {events}")
+    seconds = time.perf_counter() - started
+    figures = {
+        "events": events,
+        "events_per_second": round(events / seconds),
+        "cpu_us_per_event": round((time.process_time() - used) / events * 1e6, 1),
+        "postgres_us_per_event": round((of_postgres(postgres) - before) / events * 1e6, 1),
+        "floor_per_second": round(events / bare),
+        "ratio": round(bare / seconds, 3),
+    }
+    await end([runner])
+    started = time.perf_counter()
+    await rebuild.rebuild(nc, dsn, vault, keys)
+    rebuilt = time.perf_counter() - started
+    started = time.perf_counter()
+    found = await rebuild.verify(nc, dsn, vault, keys)
+    verified = time.perf_counter() - started
+    if found.tables:
+        raise RuntimeError(f"rows differ: {found.tables}")
+    return figures | {
+        "rebuild_seconds": round(rebuilt, 1),
+        "verify_views_rows": found.rows,
+        "verify_views_seconds": round(verified, 1),
+        "verify_views_ratio": round(verified / rebuilt, 2),
+    }
+
+
+def of_postgres(postgres: Postgres) -> float:
+    """Seconds of CPU time that the server's processes have used, without those that have ended."""
+    used = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == postgres.pid or int(stat.parent.name) == postgres.pid:
+            used += sum(int(each) for each in fields[11:15])
+    return used / TICKS

@@ -1,0 +1,65 @@
+"""Reads the log ahead of the transaction in progress, and collects large batches while the read models are behind.
+
+While Postgres works on one batch, the messages of the next one are received and judged. In a large batch each row is
+written once for all the messages that change it.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+
+from eventstore.log.envelope import Recorded
+from projections.books import Judged, judged
+from runtime.tasks.tasks import happens
+
+#: Maximum number of messages in one batch; as many more are read ahead.
+MOST = 8192
+#: Seconds without a message after which a batch is complete, even if the log should have more.
+QUIET = 1.0
+
+
+class Ahead:
+    """The messages of the log in batches. `goal`: batches up to this position are filled up to MOST."""
+
+    def __init__(self, source: AsyncGenerator[list[Recorded], None], goal: int) -> None:
+        self._source = source
+        self._goal = goal
+        self._waiting: list[Judged] = []
+        self._arrived, self._taken = asyncio.Event(), asyncio.Event()
+
+    async def batches(self) -> AsyncGenerator[Sequence[Judged], None]:
+        """Batches of at least one message, in the order of the log. It ends, or raises, as the source does."""
+        async with self._reading() as reader:
+            while self._waiting or not reader.done():
+                if not self._waiting:
+                    await self._arrived.wait()
+                elif self._complete() or reader.done() or not await happens(self._arrived, QUIET):
+                    batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+                    self._taken.set()
+                    yield batch
+                self._arrived.clear()
+            await reader
+
+    def _complete(self) -> bool:
+        return len(self._waiting) >= MOST or self._waiting[-1][0].position >= self._goal
+
+    async def _read(self) -> None:
+        try:
+            async for batch in self._source:
+                self._waiting += [judged(recorded) for recorded in batch]
+                self._arrived.set()
+                while len(self._waiting) >= MOST:
+                    self._taken.clear()
+                    await self._taken.wait()
+        finally:
+            self._arrived.set()
+
+    @contextlib.asynccontextmanager
+    async def _reading(self) -> AsyncIterator["asyncio.Task[None]"]:
+        task = asyncio.create_task(self._read(), name="read ahead")
+        try:
+            yield task
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self._source.aclose()
