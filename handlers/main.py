@@ -39,6 +39,7 @@ from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
 from handlers.managers.wanted_documents import is_signed
 from handlers.nodes.joining import Bus, Joining, Signers
+from handlers.nodes.known import Known
 from handlers.nodes.leases import Leases, newest_lease
 from handlers.nodes.registration import Registration, hear_heartbeats
 from handlers.nodes.reports import Reports, receive
@@ -71,6 +72,7 @@ class Parts:
     commands: CommandLoop
     turns: Turns
     liveness: Liveness
+    known: Known
     registration: Registration
     joining: Joining
     reports: Reports
@@ -122,8 +124,9 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     check = partial(check_node_keys, settings.node_keys_path, wanted)
     await patiently("the wanted documents", check, (*PASSING, Unavailable))
     nodes = node_keys(settings.node_keys_path)
+    known = Known(world)
     liveness = Liveness(
-        store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc, nodes, keys.asking
+        store, world, settings.node_timeout, settings.clock_offset_seconds, malformed, nc, nodes, keys.asking, known.of
     )
     notary = Notary(nc, signing_key(key), public_keys(public_path(key)), parking, keys)
     dispatcher = Dispatcher(wanted, vault, world, settings.seed_url, store, parking, nodes)
@@ -154,6 +157,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         commands=commands,
         turns=turns,
         liveness=liveness,
+        known=known,
         registration=Registration(
             store,
             liveness,
@@ -238,6 +242,7 @@ async def serve(settings: HandlersSettings) -> None:
         await essential.during(patiently("the log", lambda: caught_up(parts.world, store), (Unavailable,)))
         log.info("world read", position=parts.world.position)
         essential.start("wanted documents", parts.dispatcher.notice(nc))
+        essential.start("known VMs", parts.known.run())
         message = StatusMessage(
             process, lambda: parts.world.position, lambda: lease.holder, parts.commands.health.managers
         )

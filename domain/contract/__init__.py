@@ -19,11 +19,13 @@ from domain.contract.images import (
     ImageQuestion,
     UnwantedImages,
 )
+from domain.contract.known import KnownVms
 from domain.contract.node import (
     LEASE_SECONDS,
     Challenged,
     Daemon,
     Heartbeat,
+    HeartbeatAnswer,
     ImageCache,
     Introduction,
     LeaseGranted,
@@ -128,6 +130,7 @@ __all__ = [
     "Firmware",
     "HandlersHealth",
     "Heartbeat",
+    "HeartbeatAnswer",
     "HostBoot",
     "ImageCache",
     "ImageHolder",
@@ -137,6 +140,7 @@ __all__ = [
     "Introduction",
     "Json",
     "KindName",
+    "KnownVms",
     "LeaseGranted",
     "LeaseNote",
     "Leaving",

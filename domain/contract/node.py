@@ -6,6 +6,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field, StringConstraints
 
 from domain import patterns
 from domain.base import Message, Slug, Uuid
+from domain.contract.known import KnownVms
 from domain.contract.values import (
     MOST_MEMORY_MIB,
     MOST_ORPHANS,
@@ -113,6 +114,15 @@ class Challenged(Message):
     answer_keys: AnswerKeys = ()
 
 
+class HeartbeatAnswer(Challenged):
+    """The answer of handlers to a heartbeat. `challenge`: empty if that of the heartbeat is valid, or it has no MAC.
+
+    `known`: what the log knows of the VMs of the node, if the heartbeat asks for it.
+    """
+
+    known: KnownVms | None = None
+
+
 class LeaseNote(Message):
     """Which daemon got the lease of a node last. It is stored before the daemon gets its reply."""
 
@@ -152,3 +162,4 @@ class Heartbeat(Message):
     refused_asks: Counter = Field(default=0, description="number of questions that no gateway asked")
     sequence: Position = Field(default=0, description="rises with each heartbeat of this process, if it signs")
     challenge: Challenge = Field(default="", description="the newest challenge of handlers, if the node signs")
+    asks_known: bool = Field(default=False, description="whether handlers should answer what the log knows of its VMs")

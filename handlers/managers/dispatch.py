@@ -115,18 +115,28 @@ class Dispatcher:
         """Begin an item for each VM whose documents may differ, and for each vault key that is not needed any more."""
         deleted = self._world.deleted_vms
         if changes.everything:
-            present = {vm.id for vm in self._world.vms()}
+            present = set(self._world.ids("vm"))
             vms = present | ((self._documents.ids() | self._world.forgotten.keys() | self._vault_keys) & deleted)
-            keys = self._vault_keys & unneeded_keys(self._world.images())
+            vms = {vm for vm in vms if vm not in deleted or self._is_unsettled(vm)}
+            keys = self._vault_keys & (unneeded_keys(self._world.images()) | deleted)
         else:
             vms = set(changes.of("vm"))
             images = filter(None, map(self._world.image, changes.of("image")))
             keys = {key_of(each.registered_by) for each in images if each.phase in UNUSABLE and each.sealed_source}
+            keys |= vms & deleted
         for vm_id in vms:
             if vm_id in deleted or self._may_differ(vm_id) or driver.knows(vm_id):
                 driver.submit(vm_id, partial(self._settle, vm_id), self._node_of(vm_id))
-        for name in keys | (vms & deleted):
+        for name in keys:
             driver.submit(f"key {name}", partial(self._destroy_key, name))
+
+    def _is_unsettled(self, vm_id: str) -> bool:
+        """Whether a deleted VM was forgotten, or has a document that is no tombstone, or an old one."""
+        old = datetime.now(UTC) - TOMBSTONE_AGE
+        return vm_id in self._world.forgotten or any(
+            not self._documents.is_tombstone(key) or self._documents.stored_at(key) < old
+            for key in self._documents.of(vm_id)
+        )
 
     def _node_of(self, vm_id: str) -> str | None:
         """The node on which a VM is or, if it was deleted, a node on which it has a document."""
@@ -137,11 +147,11 @@ class Dispatcher:
 
     def _may_differ(self, vm_id: str) -> bool:
         """Whether the document of a VM that is not deleted may be outdated."""
+        if self._settled.get(vm_id) == self._world.vm_version(vm_id):
+            return False
         loaded = self._world.vm(vm_id)
         vm = loaded.state if loaded else None
-        if loaded is None or vm is None or not vm.node:
-            return False
-        return self._settled.get(vm_id) != loaded.tip.version
+        return vm is not None and bool(vm.node)
 
     async def _settle(self, vm_id: str) -> None:
         """Bring the documents of one VM up to date. After a conflict they are read again: another process wrote one."""

@@ -14,7 +14,7 @@ from nats.aio.client import Client
 
 from domain import node, vm
 from domain.base import Event, Rejected
-from domain.contract import Challenged, Heartbeat
+from domain.contract import Heartbeat, HeartbeatAnswer, KnownVms
 from domain.node import LoseNode, Node, RecoverNode, Silence
 from domain.vm import LoseVm, Vm
 from eventstore.log.envelope import Ref
@@ -50,10 +50,13 @@ class Liveness:
         bus: Client | None = None,
         keys: NodeKeys | None = None,
         asking: Callable[[], tuple[bytes, ...]] = lambda: (),
+        known: Callable[[str], KnownVms | None] = lambda _: None,
     ) -> None:
         """`timeout`: seconds without a heartbeat after which a node is lost. `bound`: seconds that a node's clock may
         differ. `bus`: the connection for heartbeats; None: it is never lost. `keys`, `asking`: see `Proofs`.
+        `known`: what the log knows of the VMs of a node.
         """
+        self._known = known
         self.proofs = Proofs(world, keys, asking)
         self._sequences: dict[str, tuple[str, int]] = {}
         self._bus = bus
@@ -72,7 +75,7 @@ class Liveness:
         self._malformed = malformed or Malformed()
         self._context = manager("liveness")
 
-    def hear(self, subject: str, body: bytes, mac: str | None = None) -> Rejected | Challenged | None:
+    def hear(self, subject: str, body: bytes, mac: str | None = None) -> Rejected | HeartbeatAnswer | None:
         """Process a heartbeat. Returns a refusal if the daemon does not have the node's lease any more, or the
         challenge for the next heartbeats of a node that signs. A signed one without a valid challenge does not count.
         """
@@ -86,13 +89,21 @@ class Liveness:
             return None
         if beat.lease == 0:
             return None  # a daemon that waits for the lease does not work for the node
-        if not signed:
-            return self._take(beat, signed=False)
-        challenge, valid = self.proofs.new_challenge(beat.node, HEARTBEAT, beat.challenge)
-        lost = self._take(beat, signed=True) if valid else None
-        if lost is not None or challenge is None:
+        challenge, valid = None, True
+        if signed:
+            challenge, valid = self.proofs.new_challenge(beat.node, HEARTBEAT, beat.challenge)
+        lost = self._take(beat, signed=signed) if valid else None
+        known = self._answer(beat) if valid else None
+        if lost is not None or (challenge is None and known is None):
             return lost
-        return Challenged(challenge=challenge, **self.proofs.asks(beat.node, signed=True))
+        if challenge is None:
+            return HeartbeatAnswer(challenge="", known=known)
+        return HeartbeatAnswer(challenge=challenge, known=known, **self.proofs.asks(beat.node, signed=True))
+
+    def _answer(self, beat: Heartbeat) -> KnownVms | None:
+        """What the log knows of the VMs of a node, if its daemon asks for it and has the lease."""
+        node_ = self._world.node(beat.node) if beat.asks_known else None
+        return self._known(beat.node) if node_ is not None and node_.lease == beat.lease else None
 
     def _take(self, beat: Heartbeat, *, signed: bool) -> Rejected | None:
         known = self._world.node(beat.node)

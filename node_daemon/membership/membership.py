@@ -34,7 +34,9 @@ from domain.contract import (
     LEASE_SECONDS,
     Challenged,
     Daemon,
+    HeartbeatAnswer,
     Introduction,
+    KnownVms,
     LeaseGranted,
     LeaseNote,
     Leaving,
@@ -75,7 +77,7 @@ Learn = Callable[[tuple[str, ...], tuple[bytes | None, ...]], None]
 class Membership:
     """The lease of one daemon for its node. `lease` is 0 while it has none; `refused`: another daemon has it.
     `key`: the node's key; None: this node was never given one, and does not sign. `learn`: takes the keys of gateways,
-    and those of the answers to them.
+    and those of the answers to them. `known`: takes what the log knows of the VMs of the node.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class Membership:
         take_over: bool = False,
         key: bytes | None = None,
         learn: Learn = lambda _keys, _answers: None,
+        known: Callable[[KnownVms], None] = lambda _: None,
     ) -> None:
+        self._known = known
         self._key = key
         self._learn = learn
         self._sequence = 0
@@ -179,14 +183,18 @@ class Membership:
             self._last_connected = self._last_beat
 
     async def on_answer(self, message: Msg) -> None:
-        """Take in an answer of handlers to a heartbeat. They answer only when another daemon holds the lease, and with
-        a new challenge.
+        """Take in an answer of handlers to a heartbeat. They answer only when another daemon holds the lease, with a
+        new challenge, and if the heartbeat asks.
         """
         try:
             self._verify(message, subjects.heartbeat(self._node), *self._beats)
             answer = replies.read(message.data)
-            if not isinstance(answer, Refusal) and self._key is not None:
-                self._challenge_is(Challenged.model_validate(answer))
+            if not isinstance(answer, Refusal) and (self._key is not None or "known" in answer):
+                given = HeartbeatAnswer.model_validate(answer)
+                if given.challenge and self._key is not None:
+                    self._challenge_is(given)
+                if given.known is not None:
+                    self._known(given.known)
                 return
         except (InvalidReply, ValidationError):
             answer = {}

@@ -38,6 +38,7 @@ class Pulse:
         malformed: Callable[[], int] = lambda: 0,
         clock: Callable[[], datetime] = utc_now,
         refused_asks: Callable[[], int] = lambda: 0,
+        asks_known: Callable[[], bool] = lambda: False,
     ) -> None:
         self._bus = bus
         self._node = node
@@ -48,6 +49,7 @@ class Pulse:
         self._malformed = malformed
         self._clock = clock
         self._refused_asks = refused_asks
+        self._asks_known = asks_known
         self.orphans: tuple[str, ...] = ()
 
     async def beat(self) -> None:
@@ -73,6 +75,7 @@ class Pulse:
                     sequence=self._membership.next_beat(),
                     challenge=self._membership.challenge,
                     refused_asks=self._refused_asks(),
+                    asks_known=self._asks_known(),
                 )
                 try:
                     body = heartbeat.model_dump_json().encode()

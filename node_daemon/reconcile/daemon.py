@@ -7,14 +7,15 @@ from datetime import datetime
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from domain.contract import ImageCache, NodeInfo, Power, Wanted
+from domain.contract import LEASE_SECONDS, ImageCache, NodeInfo, Power, Wanted
 from node_daemon.asks.proofs import AskProofs
 from node_daemon.hypervisor.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.membership.membership import Membership
 from node_daemon.membership.node_key import node_key
-from node_daemon.membership.presence import Pulse, utc_now
+from node_daemon.membership.presence import BEATS, Pulse, utc_now
 from node_daemon.network.addresses import EarlierBoots
 from node_daemon.network.host_firewall import Firewall, NoFirewall
+from node_daemon.reconcile.agreement import Agreement
 from node_daemon.reconcile.executor import Executor
 from node_daemon.reconcile.grace_periods import GracePeriods
 from node_daemon.reconcile.host import describe
@@ -31,8 +32,17 @@ from runtime.tasks.tasks import end, happens
 
 log = logs.get(__name__)
 
-#: Seconds after which all reports are repeated, changed or not.
-FULL_REPORT = 30.0
+#: Seconds after which the node asks handlers whether they know what it sees. If not, it repeats all reports.
+FULL_REPORT = 20.0
+#: The number of these questions between two looks for tombstones that are not stored any more, which are kept for an
+#: hour. Refused and malformed documents are looked for each time.
+LOOKS = 10
+#: Seconds to wait for an answer to a question, besides the time until the next heartbeat.
+ANSWER_SECONDS = 2.0
+
+
+def no_tombstone(_: str) -> bool:
+    return False
 
 
 class Daemon:
@@ -66,8 +76,16 @@ class Daemon:
         self._key = node_key(settings)
         asks = asks or AskProofs()
         asks.required = self._key is not None
+        self._agreement = Agreement(min(settings.heartbeat_seconds, LEASE_SECONDS / BEATS) + ANSWER_SECONDS)
         self._membership = Membership(
-            bus, settings.node, identity(settings.data_dir), self._describe, settings.take_over, self._key, asks.learn
+            bus,
+            settings.node,
+            identity(settings.data_dir),
+            self._describe,
+            settings.take_over,
+            self._key,
+            asks.learn,
+            self._agreement.take,
         )
         self._wanted = WantedDocuments(bus, settings.node, self._nudge, self._key)
         self._reports = Reports(bus, settings.node, 0, self._membership.age, self._key)
@@ -81,6 +99,7 @@ class Daemon:
             lambda: len(self._wanted.malformed),
             clock,
             lambda: asks.refused,
+            lambda: self._agreement.asks,
         )
         self._lanes: dict[str, tuple[Lane, asyncio.Task[None]]] = {}
         self._nudged = asyncio.Event()
@@ -133,22 +152,24 @@ class Daemon:
 
     async def tick(self) -> None:
         """Wake the lane of each VM that is not as wanted or not as last reported."""
-        want = self._wanted.all()
         try:
             have = await self._hypervisor.domains()
         except (Unreachable, Refused) as error:
             log.debug("cannot list domains", error=str(error))
-            for vm in list(want):
-                self._nudge(vm)
+            for vm in self._wanted.all():
+                if not self._reports.is_removed(vm):
+                    self._nudge(vm)
             self._report_refused(None)
             return
+        documents = self._wanted.all()
+        want = {vm: each for vm, each in documents.items() if vm in have or not self._reports.is_removed(vm)}
         unsettled = {step.vm for step in plan(want, have, self._host, self._grace_periods.remaining)}
-        for vm in list(want):
+        for vm in want:
             if vm in unsettled or self._needs_report(vm, have):
                 self._nudge(vm)
         self._report_refused(have)
         refused = {each.id for each in self._wanted.refused()}
-        self._note_orphans(tuple(sorted(have.keys() - want.keys() - refused)))
+        self._note_orphans(tuple(sorted(have.keys() - documents.keys() - refused)))
         await self._ensure_network()
         await self._keep_firewall(want, have)
 
@@ -209,18 +230,19 @@ class Daemon:
             await happens(self._nudged, self._settings.resync_seconds)
 
     async def _report_for_ever(self) -> None:
+        rounds = 0
         while True:
             await asyncio.sleep(FULL_REPORT)
+            rounds += 1
             try:
-                await self._wanted.forget(self._is_removed)
+                await self._wanted.forget(self._reports.is_removed if rounds % LOOKS == 0 else no_tombstone)
+                self._reports.forget_removed(self._wanted.all())
             except (NatsError, TimeoutError) as error:
                 log.debug("cannot look for tombstones", error=repr(error))
-            self._reports.repeat()
-
-    def _is_removed(self, vm: str) -> bool:
-        """Whether the VM has neither domain nor files here any more, and that was reported."""
-        reported = self._reports.newest(vm)
-        return reported is not None and reported.power is Power.ABSENT and reported.step is None
+            self._reports.repeat(await self._agreement.to_repeat(self._reports.facts))
+            for vm, (_, task) in list(self._lanes.items()):
+                if self._reports.is_removed(vm):
+                    task.cancel()  # it is started again if the domain comes back
 
     def _nudge(self, vm: str | None) -> None:
         """Wake the lane of a VM; None: the tick. Without effect before all documents are read and after the end."""

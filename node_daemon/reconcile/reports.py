@@ -1,9 +1,10 @@
-"""The reports of a node: the state of each VM, and each refused document. A report is sent when its content changes;
-all are repeated from time to time. A report is sent again until the stream has acknowledged it.
+"""The reports of a node: the state of each VM, and each refused document. A report is sent when its content changes,
+and again until the stream has acknowledged it. From time to time reports are repeated (`agreement.py` says which).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar, Literal, NamedTuple, Protocol
@@ -13,6 +14,7 @@ from nats.errors import Error as NatsError
 
 from domain.base import Resources
 from domain.contract import MOST_ADDRESSES, Desired, NodeReport, Power, RefusedDocument, Report, ReportError, Wanted
+from domain.contract.known import fact
 from domain.guest import AddressSource
 from node_daemon.hypervisor.hypervisor import Have
 from node_daemon.reconcile.features import Refused
@@ -30,6 +32,12 @@ QUIET = 0.5
 RETRY = Backoff(first=0.25, last=5.0)
 #: Seconds to wait for the stream's acknowledgement.
 ACK_SECONDS = 5.0
+
+
+#: The power states that the log should know of a VM at rest.
+SEEN = (Power.ON, Power.PAUSED, Power.SUSPENDED)
+#: How often it is reported that nothing of a deleted VM is left, unless handlers await that report.
+LAST_REPORTS = 3
 
 
 class Stamp(NamedTuple):
@@ -77,6 +85,12 @@ class VmStatus:
     step: str | None = None
     error: ReportError | None = None
     kind: ClassVar[str] = "vm"
+
+    @property
+    def removed(self) -> bool:
+        """Whether nothing of a deleted VM is left."""
+        gone = self.power is Power.ABSENT and self.desired is Desired.ABSENT
+        return gone and self.step is None and self.error is None
 
     def report(self, id_: str, stamp: Stamp) -> NodeReport:
         sources = self.addresses if self.addresses is None else self.addresses[:MOST_ADDRESSES]
@@ -178,6 +192,8 @@ class Reports:
         self._waiting: dict[Key, Status] = {}
         self._posted: dict[Key, asyncio.Event] = {}
         self._senders: dict[Key, asyncio.Task[None]] = {}
+        #: how often the stream has acknowledged the newest status of a resource
+        self._acknowledged: Counter[Key] = Counter()
         self._bus_fails = False
 
     def newest(self, vm: str) -> VmStatus | None:
@@ -190,16 +206,40 @@ class Reports:
         key = Key(status.kind, id_)
         if self._newest.get(key) != status:
             self._newest[key] = status
+            del self._acknowledged[key]
             self._post(key, status)
 
-    def repeat(self) -> None:
-        """Send all reports again."""
+    def repeat(self, vms: Set[str] | None = None) -> None:
+        """Send the reports about these VMs again. None: all reports, but those of removed VMs a few times only."""
         for key, status in self._newest.items():
-            self._post(key, status)
+            if vms is not None:
+                again = key.id in vms and key.kind == VmStatus.kind
+            else:
+                again = not self.is_removed(key.id) or self._acknowledged[key] < LAST_REPORTS
+            if again:
+                self._post(key, status)
+
+    def is_removed(self, vm: str) -> bool:
+        """Whether nothing of a deleted VM is left, and the stream has that report."""
+        status = self.newest(vm)
+        return status is not None and status.removed and self._acknowledged[Key(VmStatus.kind, vm)] > 0
+
+    def forget_removed(self, wanted: Container[str]) -> None:
+        """Forget the removed VMs that have no document any more."""
+        for key in list(self._newest):
+            if key.id not in wanted and self.is_removed(key.id):
+                self.forget(*key)
+
+    def facts(self, without: Set[str]) -> Iterator[int]:
+        """The facts that the log should know of the VMs, without these. See `domain/contract/known.py`."""
+        for key, status in self._newest.items():
+            if isinstance(status, VmStatus) and status.power in SEEN and key.id not in without:
+                addresses = [one.address for one in (status.addresses or ())[:MOST_ADDRESSES]]
+                yield fact(key.id, status.epoch, status.power, status.boots, status.resets, addresses)
 
     def forget(self, kind: str, id_: str) -> None:
         """Send no more reports about a resource."""
-        for by_key in (self._newest, self._waiting, self._sequences):
+        for by_key in (self._newest, self._waiting, self._sequences, self._acknowledged):
             by_key.pop(Key(kind, id_), None)
 
     async def close(self) -> None:
@@ -243,6 +283,8 @@ class Reports:
             if self._bus_fails:
                 log.info("reports are acknowledged again")
             self._bus_fails = False
+            if self._newest.get(key) == status:
+                self._acknowledged[key] += 1
             if self._waiting.get(key) is status:
                 del self._waiting[key]
             return

@@ -301,11 +301,12 @@ async def test_a_tombstone_is_forgotten_once_its_document_is(node: Node, hypervi
         vm = await node.create()
         await node.until(vm, on)
         await node.remove(vm)
-        await daemon._wanted.forget(daemon._is_removed)
+        await eventually(lambda: daemon._reports.is_removed(vm), "the stream has the report")
+        await daemon._wanted.forget(daemon._reports.is_removed)
         assert vm in daemon._wanted.all(), "the document is still there"
         await node.client.jetstream().purge_stream(
             "NEBULA_WANTED", subject=f"nebula.nodes.{node.settings.node}.wanted.vm.{vm}"
         )
-        await daemon._wanted.forget(daemon._is_removed)
+        await daemon._wanted.forget(daemon._reports.is_removed)
         await eventually(lambda: vm not in daemon._lanes, "the lane ends")
         assert daemon._reports.newest(vm) is None
