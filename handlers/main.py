@@ -137,7 +137,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         for folder in ("imports", "imports-again")
     ]
     drivers = [
-        Placer(store, world, policy, turns).driver(),
+        Placer(store, world, policy, turns, vault).driver(),
         dispatcher.driver(),
         Deletions(store, world).driver(),
         Enrollments(store, world, partial(revoke, nc) if has_accounts(nc) else nothing).driver(),

@@ -48,7 +48,7 @@ async def keep(settings: ProjectionsSettings) -> None:
 
     async def opened() -> Vault:
         try:
-            return Vault.of(nc, path)
+            return Vault.of(nc, path, creates=False)
         except OSError as error:
             if unusable(error) and not missing(path):
                 raise CannotRun(sentence(error)) from error

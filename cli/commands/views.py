@@ -41,7 +41,7 @@ def verify_views(context: typer.Context, format_: Format = None) -> None:
     settings = _settings(context)
 
     async def work(nc: "Client") -> "Comparison":
-        vault = Vault.of(nc, settings.master_key_path)
+        vault = Vault.of(nc, settings.master_key_path, creates=False)
         with reachable(settings.postgres_dsn):
             return await compare(nc, settings.postgres_dsn, vault, Keyring(settings.event_keys_path))
 
@@ -91,7 +91,7 @@ def rebuild(context: typer.Context, format_: Format = None) -> None:
     settings = _settings(context)
 
     async def work(nc: "Client") -> int:
-        vault = Vault.of(nc, settings.master_key_path)
+        vault = Vault.of(nc, settings.master_key_path, creates=False)
         with reachable(settings.postgres_dsn):
             return await replace(nc, settings.postgres_dsn, vault, Keyring(settings.event_keys_path))
 

@@ -5,6 +5,7 @@ seals the VM's user-data, and the secrets in the VM's seed URLs are derived from
 data is unreadable everywhere, also in replays and old backups of the log, and its secrets are never issued again.
 """
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -20,10 +21,14 @@ from domain.base import Sealed
 from eventstore.log.jetstream import Conflict, Unavailable
 from eventstore.vault.keystore import Entry, KeyStore
 from eventstore.vault.masterkey import NONCE, Ring, WrongMasterKey
+from runtime.tasks.backoff import Backoff
 
 __all__ = ["Erased", "Erasure", "Vault", "VaultUnavailable", "WrongMasterKey"]
 
 MOST_CACHED = 10_000
+#: Seconds for which a process that creates no keys waits for one, and the seconds between its looks.
+PATIENCE = 5.0
+SOON = Backoff(first=0.002, last=0.1)
 
 
 class Erased(Exception):
@@ -48,15 +53,33 @@ class VaultUnavailable(Exception):
 class Vault:
     """The keys of VMs. Several processes may use it concurrently."""
 
-    def __init__(self, store: KeyStore, master: Path | bytes) -> None:
-        """`master`: the file of the master key, which may change at any time, or the key itself."""
+    def __init__(self, store: KeyStore, master: Path | bytes, *, creates: bool = True) -> None:
+        """`master`: the file of the master key, which may change at any time, or the key itself.
+
+        `creates`: whether this process creates keys. One that may not store any on the bus waits until handlers have
+        done it.
+        """
+        self._creates = creates
         self._store = store
         self._master = Ring(master)
         self._cache: dict[str, bytes] = {}
 
     @classmethod
-    def of(cls, nc: Client, master_key_path: Path) -> "Vault":
-        return cls(KeyStore(nc), master_key_path)
+    def of(cls, nc: Client, master_key_path: Path, *, creates: bool = True) -> "Vault":
+        return cls(KeyStore(nc), master_key_path, creates=creates)
+
+    async def prepare(self, vm: str) -> None:
+        """Create the VM's key now, unless this process knows it, so that nobody waits for it later. Raises Erased,
+        VaultUnavailable, WrongMasterKey.
+        """
+        if vm in self._cache:
+            return
+        try:
+            key = await self._create(vm)
+        except Unavailable as error:
+            raise VaultUnavailable(f"the vault does not answer: {error}") from error
+        if key is not None:
+            self._keep(vm, key)
 
     async def seal(self, vm: str, secret: str | bytes) -> Sealed:
         """Encrypt with the VM's key, which is created if there is none. Raises Erased, VaultUnavailable."""
@@ -122,7 +145,7 @@ class Vault:
         try:
             key = await self._stored(vm, soon=soon)
             if key is None and make:
-                key = await self._create(vm)
+                key = await (self._create(vm) if self._creates else self._created(vm))
         except Unavailable as error:
             if fresh and vm in self._cache:
                 return self._cache[vm]
@@ -133,10 +156,13 @@ class Vault:
         if key is None:
             self._cache.pop(vm, None)
             raise Erased(vm)
+        self._keep(vm, key)
+        return key
+
+    def _keep(self, vm: str, key: bytes) -> None:
         if len(self._cache) >= MOST_CACHED:
             self._cache.clear()
         self._cache[vm] = key
-        return key
 
     async def _stored(self, vm: str, *, soon: bool = False) -> bytes | None:
         """The key, or None if there never was one. Raises Erased, WrongMasterKey."""
@@ -155,6 +181,17 @@ class Vault:
         if entry.value is None:
             raise Erased(vm)
         return self._master.unwrap(vm, entry.value)
+
+    async def _created(self, vm: str) -> bytes:
+        """The key that handlers create soon. Raises Erased, WrongMasterKey, VaultUnavailable after PATIENCE seconds."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE
+        for pause in SOON.pauses():
+            if asyncio.get_running_loop().time() + pause > deadline:
+                break
+            await asyncio.sleep(pause)
+            if (key := await self._stored(vm)) is not None:
+                return key
+        raise VaultUnavailable(f"handlers have not created the key of {vm} yet")
 
     async def _create(self, vm: str) -> bytes | None:
         """A new key, or the one that another process created first. Raises Erased."""

@@ -4,6 +4,7 @@ The event of the VM and that of the node are in one atomic batch. So two process
 twice: the batch of the second one is refused, and it decides again once the world has changed.
 """
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from domain import image, mac, node, vm
 from domain.base import Event
 from domain.node import Node
 from domain.placement import Policy, place
-from domain.vm import DeferVm, DropVm, ScheduleVm, Vm
+from domain.vm import DeferVm, DropVm, ScheduleVm, Vm, VmScheduled
 from domain.vm.features import features
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Change, Conflict, EventStore, Unavailable
+from eventstore.vault.vault import Vault
 from handlers.apply import manager, now
 from handlers.managers.driver import Driver
 from handlers.world.turns import Turns
@@ -78,7 +80,11 @@ def reservations_of_deleted(world: World, changes: Changes) -> list[Release]:
 class Placer:
     """Runs placement when the world changes. Up to MOST VMs are in one batch, which costs one write to disk."""
 
-    def __init__(self, store: EventStore, world: World, policy: Policy, turns: Turns) -> None:
+    def __init__(
+        self, store: EventStore, world: World, policy: Policy, turns: Turns, vault: Vault | None = None
+    ) -> None:
+        self._vault = vault
+        self._preparing: set[asyncio.Future[list[BaseException | None]]] = set()
         self._store = store
         self._world = world
         self._policy = policy
@@ -118,7 +124,20 @@ class Placer:
     async def _place(self, vm_ids: Sequence[str]) -> None:
         await self._turns.wait()
         waiting = [vm_id for vm_id in vm_ids if vm_id in self._world.waiting]
-        await self._append(decisions(waiting, self._world, self._policy))
+        changes = decisions(waiting, self._world, self._policy)
+        self._prepare_keys(changes)
+        await self._append(changes)
+
+    def _prepare_keys(self, changes: Iterable[Change]) -> None:
+        """Create the keys of VMs that get a node now, while that is stored: the read models and the VM's document need
+        them next. If it fails, dispatch creates them.
+        """
+        if self._vault is None:
+            return
+        placed = [change.tip.ref.id for change in changes if any(isinstance(one, VmScheduled) for one in change.events)]
+        work = asyncio.gather(*map(self._vault.prepare, placed), return_exceptions=True)
+        self._preparing.add(work)
+        work.add_done_callback(self._preparing.discard)
 
     async def _append(self, changes: list[Change]) -> None:
         for recorded in await self._store.append(changes, self._context):

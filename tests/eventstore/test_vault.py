@@ -238,3 +238,44 @@ async def test_secrets_at_the_same_time_are_read_together(nc: Client, tmp_path: 
     assert all(isinstance(found[vm], Erased) for vm in gone)
     assert {vm: await vault.seed_secret(vm, 1) for vm in new} == {vm: found[vm] for vm in new}
     assert store.single <= len(new) + 1, "only those that the batch did not have"
+
+
+async def test_a_process_that_may_store_no_key_waits_for_that_of_handlers(nc: Client, tmp_path: Path) -> None:
+    vm, reader = some_id(), Vault.of(nc, tmp_path / "master.key", creates=False)
+    waiting = asyncio.create_task(reader.seed_secret(vm, 1))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    assert vm not in await reader.held()
+
+    handlers = await other(nc, tmp_path)
+    await handlers.prepare(vm)
+
+    assert await waiting == await handlers.seed_secret(vm, 1)
+
+
+async def test_it_does_not_wait_for_ever(nc: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eventstore.vault.vault.PATIENCE", 0.05)
+    reader = Vault.of(nc, tmp_path / "master.key", creates=False)
+    with pytest.raises(VaultUnavailable, match="not created the key"):
+        await reader.seed_secret(some_id(), 1)
+
+
+async def test_a_key_that_is_destroyed_ends_the_wait(nc: Client, vault: Vault, tmp_path: Path) -> None:
+    vm, reader = some_id(), Vault.of(nc, tmp_path / "master.key", creates=False)
+    waiting = asyncio.create_task(reader.seed_secret(vm, 1))
+    await asyncio.sleep(0.02)
+    await vault.destroy(vm)
+    with pytest.raises(Erased):
+        await waiting
+
+
+async def test_a_key_is_prepared_once_and_not_after_its_end(nc: Client, vault: Vault, tmp_path: Path) -> None:
+    sealed = await vault.seal(vm := some_id(), TEXT)
+    elsewhere = await other(nc, tmp_path)
+    await asyncio.gather(vault.prepare(vm), elsewhere.prepare(vm), elsewhere.prepare(vm))
+    assert await elsewhere.unseal(sealed) == TEXT
+
+    await vault.destroy(vm)
+    with pytest.raises(Erased):
+        await (await other(nc, tmp_path)).prepare(vm)
+    assert vm not in await vault.held()
