@@ -1,7 +1,8 @@
 """Group commit: concurrent appends are stored as one atomic batch.
 
-A durable server waits for its disk once per batch, and answers once: a batch of sixty events costs about as much as
-seven single events. The first append is sent immediately, so that an append on an idle server does not wait.
+A durable server waits for its disk once per batch, and answers once. But it makes a directory with files for each
+batch: a batch costs about as much as twenty single events, however few it has. So a few single events are sent one by
+one. The first append is sent immediately, so that an append on an idle server does not wait.
 The outcome of an append does not depend on its batch: if a batch is refused, each append in it is tried separately.
 """
 
@@ -16,6 +17,8 @@ from eventstore.log.received import EXPECTED_ON
 #: Number of single appends in progress from which on further appends are grouped. One more is a batch of its own, which
 #: begins in the same turn of the event loop as those that come with it.
 ALONE = 1
+#: Number of single events up to which a group is sent one by one: that is faster than a batch, and costs no more.
+FEW = 16
 #: Maximum number of events, and of bytes, in one batch. A larger append is sent alone.
 MOST, MOST_BYTES = 64, 512 * 1024
 #: Seconds after which batches are tried again on a stream that allows none.
@@ -84,7 +87,7 @@ class GroupCommit:
         return await waiting.stored
 
     async def batch(self, seconds: float) -> None:
-        """Wait until the batch that is being stored now is stored or refused, at most so long. Without one, return."""
+        """Wait until the group that is being stored now is stored or refused, at most so long. Without one, return."""
         if self._batch is not None:
             await asyncio.wait([self._batch], timeout=seconds)
 
@@ -124,6 +127,9 @@ class GroupCommit:
         return group
 
     async def _store_together(self, group: Sequence[Waiting]) -> None:
+        if 1 < len(group) <= FEW and all(len(waiting.messages) == 1 for waiting in group):
+            await asyncio.gather(*(self._store_alone(waiting) for waiting in group))
+            return
         try:
             messages = [message for waiting in group for message in waiting.messages]
             position = await self._stream.append(messages, grouped=len(group) > 1)

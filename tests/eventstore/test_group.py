@@ -6,12 +6,13 @@ import pytest
 from nats.aio.client import Client
 
 from eventstore.log.envelope import Recorded, Ref
-from eventstore.log.group import ALONE, MOST_BYTES
+from eventstore.log.group import ALONE, FEW, MOST_BYTES
 from eventstore.log.store import Change, Conflict, EventStore, Tip, TooLarge
 from runtime import subjects
 from tests.eventstore.log import CONTEXT, created, ref, renamed
 
-MANY = 20 * ALONE
+MANY = ALONE + FEW + 3
+"""A group of so many is a batch."""
 
 
 async def test_many_at_once_are_stored_once_each(store: EventStore) -> None:
@@ -29,7 +30,38 @@ async def test_they_do_go_in_company(store: EventStore, nc: Client) -> None:
     refs = [ref() for _ in range(MANY)]
     await asyncio.gather(*(store.append([Change(Tip(r), [created(r)])], CONTEXT) for r in refs))
     raw = [await nc.jetstream().get_last_msg(subjects.EVENTS, r.subject) for r in refs]
-    assert sum("Nats-Batch-Id" in (message.headers or {}) for message in raw) > ALONE
+    assert sum("Nats-Batch-Id" in (message.headers or {}) for message in raw) > FEW
+
+
+async def test_a_few_are_sent_one_by_one(store: EventStore, nc: Client) -> None:
+    """The server takes longer for a batch."""
+    refs = [ref() for _ in range(ALONE + FEW)]
+    stored = await asyncio.gather(*(store.append([Change(Tip(r), [created(r)])], CONTEXT) for r in refs))
+    raw = [await nc.jetstream().get_last_msg(subjects.EVENTS, r.subject) for r in refs]
+    assert not [message for message in raw if "Nats-Batch-Id" in (message.headers or {})]
+    for target, found in zip(refs, stored, strict=True):
+        assert [one.position for one in await store.history(target)] == [one.position for one in found]
+
+
+async def test_each_of_a_few_has_its_own_outcome(store: EventStore) -> None:
+    refs = [ref() for _ in range(ALONE + FEW)]
+    late = refs[::4]
+    for target in late:
+        await store.append([Change(Tip(target), [created(target)])], CONTEXT)
+    appends = (store.append([Change(Tip(r), [renamed("one")])], CONTEXT) for r in refs)
+    outcomes = await asyncio.gather(*appends, return_exceptions=True)
+    assert [isinstance(found, Conflict) for found in outcomes] == [target in late for target in refs]
+    assert [len(await store.history(target)) for target in refs] == [1] * len(refs)
+
+
+async def test_a_change_of_several_events_stays_whole_among_a_few(store: EventStore) -> None:
+    pairs = [(ref(), ref()) for _ in range(3)]
+    single = [ref() for _ in range(3)]
+    changes = [[Change(Tip(half), [created(half)]) for half in pair] for pair in pairs]
+    changes += [[Change(Tip(target), [created(target)])] for target in single]
+    stored = await asyncio.gather(*(store.append(each, CONTEXT) for each in changes))
+    for [first, second] in stored[:3]:
+        assert second.position == first.position + 1
 
 
 async def test_a_change_of_two_aggregates_stays_whole_in_company(store: EventStore, nc: Client) -> None:
