@@ -70,16 +70,26 @@ def verify_log(
         Path | None, typer.Option(help="An earlier export, to find where the log differs from it.", metavar="FILE")
     ] = None,
     event_keys: EventKeysFile = None,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Read the whole log, also what an earlier verification has read.")
+    ] = False,
     format_: Format = None,
 ) -> None:
-    """Check the whole log: chains, versions, positions, types, MACs, checkpoints. Exit status 1 if one is wrong."""
+    """Check the log: chains, versions, positions, types, MACs, checkpoints. Exit status 1 if one is wrong.
+
+    What came before the last checkpoint of the verification before is not read again without --all.
+    """
     from eventstore.integrity import audit
+    from eventstore.integrity.verified import Kept
 
     settings = local(context, _keyed())
     ring = _event_keys(settings, event_keys)
     keys = _keys(settings, key, no_key)
     if against is not None:
         readable(against)
+    kept = None
+    if keys is not None and ring is not None:
+        kept = Kept(settings.home / "verified.state", ring, keys, foreign or ())
 
     async def work(nc: "Client") -> "Report":
         return await audit.verify_log(
@@ -89,6 +99,8 @@ def verify_log(
             against=against,
             progress=_Progress("verified"),
             event_keys=ring,
+            kept=kept,
+            everything=all_,
         )
 
     _print(on_bus(settings, work), wants_json(context, format_), signatures=keys is not None, against=against)
@@ -242,7 +254,13 @@ def _print(
     if json_:
         output.emit_json(report.document())
     else:
-        output.line(f"{report.what}: positions {report.first} to {report.last}")
+        if report.doubt is not None:
+            output.line(f"the whole log was read: {report.doubt}")
+        if report.before:
+            output.line(f"positions 1 to {report.before} were verified at {report.verified_at}, and not read again:")
+            output.line("  a later change of them is found with --all only")
+        new = f"positions {report.first} to {report.last}" if report.last >= report.first else "no new positions"
+        output.line(f"{report.what}: {new}")
         output.line(f"{report.events} events of {report.aggregates} aggregates, {report.checkpoints} checkpoints")
         output.line(f"signed up to position {report.proven}" if signatures else "signatures were not checked")
         output.line("MACs of the events were checked" if report.macs_checked else "MACs of the events were not checked")

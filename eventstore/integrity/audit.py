@@ -18,14 +18,17 @@ from eventstore.integrity.notary import Checkpoints, Disagrees, pages, parsed
 from eventstore.integrity.ranges import Ranges
 from eventstore.integrity.report import Finding, Report
 from eventstore.integrity.sound import Sound
+from eventstore.integrity.verified import Doubt, Kept, Verified
 from eventstore.integrity.verify import Verifier
 from eventstore.log.envelope import Recorded
 from eventstore.log.jetstream import Unavailable
 from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore
-from runtime import subjects
+from runtime import logs, subjects
 from runtime.bus.api import api
 from runtime.bus.bulk import BulkClient
+
+log = logs.get(__name__)
 
 MOST_SKIPPED = 64
 """Ranges that are read message by message at most, before the next try to read them as a whole."""
@@ -41,16 +44,20 @@ async def verify_log(
     against: Path | None = None,
     progress: Progress | None = None,
     event_keys: EventKeys | None = None,
+    kept: Kept | None = None,
+    everything: bool = True,
 ) -> Report:
     """Verify the log as it is now. The report has all findings.
 
     Without `keys`, signatures are not checked; without `event_keys`, MACs are not checked. `against`: an earlier
-    archive of the same log to compare with. Raises Unavailable if the server does not answer, OSError if the archive
+    archive of the same log to compare with. `kept`: where the state at the last checkpoint is kept; unless
+    `everything` is read, it is also used. Raises Unavailable if the server does not answer, OSError if the archive
     cannot be read.
     """
-    excluded = Excluded()
-    async for _, checkpoint in Checkpoints(nc).valid():
-        excluded.add(checkpoint, keys)
+    excluded, checkpoints = Excluded(), Checkpoints(nc)
+    if event_keys is None:
+        async for _, checkpoint in checkpoints.valid():
+            excluded.add(checkpoint, keys)
     verifier = Verifier(subjects.EVENTS, keys=keys, foreign=foreign, event_keys=event_keys, excluded=excluded)
     comparison = _Comparison(against, verifier.report) if against is not None else None
     if against is not None:
@@ -58,13 +65,25 @@ async def verify_log(
             if finding.message:
                 continue  # a malformed message of the log; if the log differs there, the comparison finds it
             verifier.report.add(Finding("archive", finding.position, f"{against}: {finding}", finding.aggregate))
-    signed = Signed(Checkpoints(nc), verifier)
-    await signed.begin()
+    until = await checkpoints.count()  # before the end of the log: each of these is of a position that exists
     last = await last_position(nc, verifier.report)
+    before = None
+    if kept is not None and not everything and against is None:
+        try:
+            before = await kept.load(EventStore(nc), checkpoints, last)
+        except Doubt as doubt:
+            verifier.report.doubt = str(doubt)
+    if before is not None:
+        verifier.resume(before)
+    newest = (await checkpoints.newest(until, keys))[0] if keys is not None else None
+    signed = Signed(checkpoints, verifier, before.number if before else 0, until, newest)
+    await signed.begin()
     reading = Reading(nc, verifier, signed, last, comparison, progress)
     if isinstance(nc, BulkClient) and comparison is None:
-        async with Ranges(nc, event_keys, foreign, last) as ranges:
-            await reading.quickly(ranges)
+        async with Ranges(nc, event_keys, foreign, last - verifier.at.position) as ranges:
+            if newest is not None:
+                await reading.quickly(ranges, min(last, newest.position))  # its state is that after a whole range
+            await reading.quickly(ranges, last)
     else:
         await reading.slowly(last)
     if verifier.at.position < last:
@@ -73,7 +92,21 @@ async def verify_log(
     if comparison is not None:
         comparison.end(verifier.at.position)
     await signed.end()
-    return verifier.end()
+    report = verifier.end()
+    if kept is not None:
+        keep(kept, report, signed.state)
+    return report
+
+
+def keep(kept: Kept, report: Report, state: Verified | None) -> None:
+    """Keep the state for the next verification; nothing if something is wrong with the log."""
+    try:
+        if not report.genuine:
+            kept.remove()
+        elif state is not None:
+            kept.save(state)
+    except OSError as error:
+        log.warning("the state of the verification was not kept: the next one reads the whole log", error=str(error))
 
 
 class Reading:
@@ -95,21 +128,21 @@ class Reading:
         self._comparison = comparison
         self._progress = progress
 
-    async def quickly(self, ranges: Ranges) -> None:
-        """Read to the end of the log.
+    async def quickly(self, ranges: Ranges, to: int) -> None:
+        """Read up to a position, or a little further.
 
         If one range after the other is not sound, ever more are read message by message before the next try.
         """
         skip, before = 1, -1
-        while self._verifier.at.position < self._last and self._verifier.at.position > before:
+        while self._verifier.at.position < to and self._verifier.at.position > before:
             before = self._verifier.at.position
-            async for sound in ranges.sound(before, self._last):
+            async for sound in ranges.sound(before, to):
                 if not self._verifier.fits(sound):
                     break
                 await self._take(sound)
                 skip = 1
-            if self._verifier.at.position < self._last:
-                await self.slowly(min(self._last, self._verifier.at.position + skip * ranges.size))
+            if self._verifier.at.position < to:
+                await self.slowly(min(to, self._verifier.at.position + skip * ranges.size))
                 skip = min(2 * skip, MOST_SKIPPED)
 
     async def _take(self, sound: Sound) -> None:
@@ -138,12 +171,18 @@ class Reading:
 
 
 class Signed:
-    """The checkpoints as they are now, each given to the verifier when the log has reached its position."""
+    """The checkpoints after the first `after` messages, each given to the verifier when the log has reached its
+    position. `state`: that of the verifier at the newest one.
+    """
 
-    def __init__(self, checkpoints: Checkpoints, verifier: Verifier) -> None:
+    def __init__(
+        self, checkpoints: Checkpoints, verifier: Verifier, after: int, until: int, newest: Checkpoint | None
+    ) -> None:
         self._verifier = verifier
-        self._all = _signed(checkpoints, verifier.report)
-        self._next: Checkpoint | None = None
+        self._all = _signed(checkpoints, verifier.report, after, until)
+        self._next: tuple[int, Checkpoint] | None = None
+        self._newest = newest
+        self.state: Verified | None = None
 
     async def begin(self) -> None:
         self._next = await anext(self._all, None)
@@ -151,24 +190,27 @@ class Signed:
     @property
     def position(self) -> int | None:
         """The position of the next checkpoint."""
-        return None if self._next is None else self._next.position
+        return None if self._next is None else self._next[1].position
 
     async def check(self) -> None:
         """Give the next one to the verifier."""
         assert self._next is not None
-        self._verifier.check(self._next)
+        number, checkpoint = self._next
+        self._verifier.check(checkpoint)
+        if checkpoint == self._newest and self._verifier.at.position == checkpoint.position:
+            self.state = self._verifier.reached(number, checkpoint)
         self._next = await anext(self._all, None)
 
     async def reached(self) -> None:
         """Give all that are up to the verifier's position."""
-        while self._next is not None and self._next.position <= self._verifier.at.position:
+        while self._next is not None and self._next[1].position <= self._verifier.at.position:
             await self.check()
 
     async def end(self) -> None:
         """The end of the log. Of those after it, one finding is enough."""
         await self.reached()
         if self._next is not None:
-            self._verifier.check(self._next)
+            self._verifier.check(self._next[1])
 
 
 async def last_position(nc: Client, report: Report) -> int:
@@ -189,16 +231,19 @@ async def last_position(nc: Client, report: Report) -> int:
     return int(state["last_seq"])
 
 
-async def _signed(checkpoints: Checkpoints, report: Report) -> AsyncIterator[Checkpoint]:
-    """The checkpoints as they are now. A finding is added for each missing one, and each message that is none."""
-    until = await checkpoints.count()
-    expected = 1
-    async for number, recorded in checkpoints.read(0, until):
+async def _signed(
+    checkpoints: Checkpoints, report: Report, after: int, until: int
+) -> AsyncIterator[tuple[int, Checkpoint]]:
+    """The checkpoints after the first `after` messages, with the numbers of theirs. A finding is added for each missing
+    one, and each message that is none.
+    """
+    expected = after + 1
+    async for number, recorded in checkpoints.read(after, until):
         if number != expected:
             report.add(Finding("checkpoint", 0, f"checkpoint {expected} is missing; the next is {number}"))
         expected = number + 1
         try:
-            yield parsed(recorded)
+            yield number, parsed(recorded)
         except Disagrees as error:
             report.add(Finding("checkpoint", 0, str(error)))
 

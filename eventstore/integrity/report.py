@@ -31,7 +31,9 @@ class Finding:
 @dataclass
 class Report:
     """The result of a verification. `proven`: the last position that a valid signature covers. `macs_checked`: whether
-    the MACs of the events were checked.
+    the MACs of the events were checked. `before`: the last position that an earlier verification covers, at the time
+    `verified_at`; these events were not read again, and its findings are repeated. `doubt`: why an earlier verification
+    did not count.
     """
 
     what: str
@@ -43,6 +45,9 @@ class Report:
     proven: int = 0
     digest: str = GENESIS
     macs_checked: bool = False
+    before: int = 0
+    verified_at: str | None = None
+    doubt: str | None = None
     findings: list[Finding] = field(default_factory=list)
     more_findings: int = 0
 

@@ -8,24 +8,18 @@ gives one finding and does not hide a second fault.
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from hashlib import sha256
-from typing import NamedTuple
 
 from domain.base import event_type
 from eventstore.integrity.checkpoints import Checkpoint, Keys, LogDigest
 from eventstore.integrity.excluded import Excluded
 from eventstore.integrity.report import Finding, Report
 from eventstore.integrity.sound import Sound
+from eventstore.integrity.verified import Tip, Verified, now
 from eventstore.log.envelope import GENESIS, Recorded
 from eventstore.log.judge import Malformed, body, follows, shape
 from eventstore.log.macs import MAC, EventKeys
 from eventstore.log.upcast import all_types, type_version
 from runtime import subjects
-
-
-class Tip(NamedTuple):
-    version: int
-    position: int
-    digest: str
 
 
 class Verifier:
@@ -64,6 +58,26 @@ class Verifier:
         self._checkpoint: Checkpoint | None = None
         self.report = Report(what, first=self._start + 1, last=self._start, digest=self._at.digest)
         self.report.macs_checked = event_keys is not None
+
+    def resume(self, verified: Verified) -> None:
+        """Continue an earlier verification instead of beginning with the first position."""
+        self._at, self._sound_from = verified.checkpoint.at, verified.position
+        self._checkpoint = verified.checkpoint
+        self._tips, self._found = verified.tips, verified.found
+        report = self.report
+        report.first, report.last, report.digest = verified.position + 1, verified.position, self._at.digest
+        report.before, report.verified_at = verified.position, verified.at.isoformat()
+        report.proven = verified.position
+        report.add(*verified.findings)
+
+    def reached(self, number: int, checkpoint: Checkpoint) -> Verified | None:
+        """The state at a checkpoint that was just given, if it is valid and nothing but malformed messages was found.
+
+        `number`: that of its message.
+        """
+        if self.report.proven != checkpoint.position or not self.report.genuine:
+            return None
+        return Verified(number, checkpoint, dict(self._tips), dict(self._found), tuple(self.report.findings), now())
 
     @property
     def at(self) -> LogDigest:
