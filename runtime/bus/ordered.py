@@ -35,6 +35,8 @@ SURE = 15.0
 MOST = 256
 RETRY = Backoff(first=0.05, last=1.0)
 _FIRST_WAIT = 3.0
+#: Seconds to wait for the end of a stream. While no server leads it, nobody answers; so a new leader is found soon.
+_END_WAIT = 1.0
 _FLOW_CONTROL = "$JS.FC."
 
 
@@ -169,7 +171,7 @@ async def same(nc: Client, stream: str, after: int) -> None:
 
     A consumer that starts after the end of a stream gets no messages and no error.
     """
-    end = (await nc.jetstream(timeout=_FIRST_WAIT).stream_info(stream)).state.last_seq
+    end = (await nc.jetstream(timeout=_END_WAIT).stream_info(stream)).state.last_seq
     heed_cancellation()
     if end < after:
         raise _Short(f"stream {stream} ends at {end}, and was read up to {after}: it was lost or replaced")

@@ -27,6 +27,8 @@ from runtime.bus.ordered import HEARTBEAT, MOST, Batch, Interrupted, Read
 from runtime.tasks.tasks import heed_cancellation
 
 T = TypeVar("T")
+#: Seconds to wait for a page, or for more of it. The server that was asked may have just ended.
+PAGE_WAIT = 2.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -110,7 +112,7 @@ async def page(nc: Client, inbox: Inbox, stream: str, after: int, filter_: str, 
     items: list[T] = []
     last = 0
     while True:
-        for msg in await inbox.take(HEARTBEAT * 2.5, MOST + 1):
+        for msg in await inbox.take(PAGE_WAIT, MOST + 1):
             headers = msg.headers or {}
             if "Status" in headers and "Nats-Sequence" not in headers:
                 if headers["Status"] not in ("204", "404"):
