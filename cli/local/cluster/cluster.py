@@ -23,6 +23,7 @@ from cli.local.bus_authority import Deployed
 from cli.local.cluster import nats, postgres
 from cli.local.cluster.balancer import Balancer
 from cli.local.cluster.network import Host, Network
+from eventstore.integrity.checkpoints import signing_key
 from runtime.bus.accounts.table import GATEWAY, GUEST_DATA, PROJECTIONS, SIMULATION
 from runtime.files.files import put
 from runtime.files.private import passable
@@ -181,6 +182,9 @@ class Cluster:
                     "BUS_LOG": self.home / "log" / f"nats-{host.name}.log",
                 }
             case "handlers":
+                signing_key(keys / "checkpoint.key")
+                for file in ("checkpoint.key", "checkpoint.pub"):
+                    put(self.home / "hosts" / host.name / name / file, (keys / file).read_bytes())
                 signer = self.bus.files / "handlers" / "node-signer"
                 return log | {"NODE_KEYS_FILE": keys / "node.keys", "NODE_SIGNER_FILE": signer}
             case "projections":
