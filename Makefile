@@ -1,9 +1,9 @@
 # Every target below sets up first what it needs (scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up cluster test chaos-log soak check bench lock clean
+.PHONY: help setup demo up cluster test chaos-log chaos-cluster soak check bench lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## Install everything: system packages, .venv
 	@scripts/setup.sh
@@ -27,6 +27,10 @@ chaos-log: KILLS ?= 500
 chaos-log: WRITERS ?= 16
 chaos-log: setup  ## Kill the log's server 500 times under 16 writers; was its word kept? (SEED=7 KILLS=500 WRITERS=16)
 	@.venv/bin/python -m tests.chaos $(if $(SEED),--seed $(SEED)) --kills $(KILLS) --writers $(WRITERS) $(ARGS)
+
+chaos-cluster: SECONDS ?= 600
+chaos-cluster: setup  ## Faults on a cluster in network namespaces: was its word kept? As root (SECONDS=600 SEED=7 ARGS="--classes …")
+	@.venv/bin/python -m tests.cluster --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 soak: SECONDS ?= 300
 soak: setup  ## Random commands and kills on 50 simulated nodes and QEMU; does all agree? (SECONDS=300 SEED=7)

@@ -1,0 +1,227 @@
+"""The classes of faults. Each is a context: it is injected at the begin and healed at the end. It yields what it does.
+
+Faults of the network are rules of nftables in the namespaces of the hosts. This kernel has no netem: packets are lost
+at random, and queued (`tbf`), which delays them.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from cli.local.cluster.cluster import SERVERS
+from cli.local.cluster.network import Host, command
+from runtime import subjects
+from runtime.local.child import ServerError
+from tests.cluster.bed import Bed
+from tests.waiting import eventually
+
+Fault = Callable[[Bed, random.Random], AbstractAsyncContextManager[str]]
+
+
+@asynccontextmanager
+async def leader_killed(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    leader = await eventually(bed.leader, "the log has a leader", 60)
+    await bed.cluster.stop_server(leader)
+    try:
+        yield f"server {leader}, the leader of the log, is killed"
+    finally:
+        await bed.cluster.start_server(leader)
+
+
+@asynccontextmanager
+async def all_killed(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    """All three at the same moment. They are started again by what keeps them."""
+    for server in bed.cluster.servers.values():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server.pid, signal.SIGKILL)
+    yield "all three servers are killed at the same moment"
+
+
+@asynccontextmanager
+async def role_killed(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    name, pid = chance.choice(sorted(bed.cluster.roles.pids.items()))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    yield f"{name} is killed"
+
+
+@asynccontextmanager
+async def server_stopped(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    """SIGSTOP: it is there, and does nothing."""
+    leader = await eventually(bed.leader, "the log has a leader", 60)
+    pid = bed.cluster.servers[leader].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield f"server {leader}, the leader of the log, stands still"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@asynccontextmanager
+async def role_stopped(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    name, pid = chance.choice(sorted(each for each in bed.cluster.roles.pids.items() if "authority" not in each[0]))
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield f"{name} stands still"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+# ── network ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def minority_cut_off(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    """One host reaches nobody, with all that runs on it."""
+    name = chance.choice(SERVERS)
+    async with filtered([bed.cluster.network.host(name)], "drop"):
+        yield f"host {name} is cut off"
+
+
+@asynccontextmanager
+async def leader_cut_off(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    name = await eventually(bed.leader, "the log has a leader", 60)
+    async with filtered([bed.cluster.network.host(name)], "drop"):
+        yield f"host {name}, with the leader of the log, is cut off"
+
+
+@asynccontextmanager
+async def majority_cut_off(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    """Two hosts reach nobody: no two servers reach each other."""
+    names = chance.sample(SERVERS, 2)
+    async with filtered([bed.cluster.network.host(name) for name in names], "drop"):
+        yield f"hosts {' and '.join(names)} are cut off"
+
+
+@asynccontextmanager
+async def one_way_loss(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    """One host gets nothing from another one, which gets everything from it."""
+    deaf, unheard = chance.sample(SERVERS, 2)
+    there = bed.cluster.network.host(unheard).address
+    async with filtered([bed.cluster.network.host(deaf)], f"ip saddr {there} drop", outgoing=False):
+        yield f"host {deaf} gets nothing from host {unheard}"
+
+
+@asynccontextmanager
+async def packets_lost(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    share = chance.choice([5, 10, 20])
+    hosts = [bed.cluster.network.host(name) for name in SERVERS]
+    async with filtered(hosts, f"numgen random mod 100 < {share} drop", outgoing=False):
+        yield f"{share} % of all packets are lost"
+
+
+@asynccontextmanager
+async def slow(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    """A narrow link: packets wait in a queue, for up to half a second."""
+    name = chance.choice(SERVERS)
+    within = ["ip", "netns", "exec", str(bed.cluster.network.host(name).namespace), "tc", "qdisc"]
+    await command(*within, "add", "dev", "eth0", "root", "tbf", "rate", "2mbit", "burst", "16kb", "latency", "500ms")
+    try:
+        yield f"host {name} has a link of 2 Mbit/s"
+    finally:
+        await command(*within, "del", "dev", "eth0", "root")
+
+
+@asynccontextmanager
+async def filtered(hosts: list[Host], rule: str, *, outgoing: bool = True) -> AsyncIterator[None]:
+    """Apply a rule to the packets of these hosts; not to those that a host sends to itself."""
+    chains = ["input", *(["output"] if outgoing else [])]
+    try:
+        for host in hosts:
+            text = "".join(
+                f"chain {chain} {{ type filter hook {chain} priority 0; {side} != lo {rule}; }} "
+                for chain in chains
+                for side in ("iifname" if chain == "input" else "oifname",)
+            )
+            await command("ip", "netns", "exec", str(host.namespace), "nft", f"table inet chaos {{ {text} }}")
+        yield
+    finally:
+        for host in hosts:
+            with contextlib.suppress(ServerError):
+                await command("ip", "netns", "exec", str(host.namespace), "nft", "delete table inet chaos")
+
+
+# ── disks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def replaced(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    """A server loses its disk, and is replaced by an empty one."""
+    name = chance.choice(SERVERS)
+    await bed.cluster.stop_server(name)
+    shutil.rmtree(bed.cluster.store(name) / "jetstream")
+    await bed.cluster.start_server(name)
+    yield f"server {name} lost all its streams"
+
+
+@asynccontextmanager
+async def block_damaged(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    """One server's copy of the log is damaged while it is down."""
+    name = chance.choice(SERVERS)
+    await bed.cluster.stop_server(name)
+    blocks = sorted(blocks_of(bed.cluster.store(name)))
+    how = chance.choice(["truncated", "flipped", "removed"])
+    for block in chance.sample(blocks, min(1, len(blocks))):
+        size = block.stat().st_size
+        match how:
+            case "truncated":
+                os.truncate(block, chance.randrange(size // 2, size) if size else 0)
+            case "flipped":
+                with block.open("r+b") as file:
+                    place = chance.randrange(max(size, 1))
+                    file.seek(place)
+                    byte = file.read(1) or b"\0"
+                    file.seek(place)
+                    file.write(bytes([byte[0] ^ 1 << chance.randrange(8)]))
+            case _:
+                block.unlink()
+        how += f" ({block.name} of {size} bytes)"
+    await bed.cluster.start_server(name)
+    yield f"a block of the log on server {name} is {how}"
+
+
+def blocks_of(store: Path) -> Iterator[Path]:
+    return store.glob(f"jetstream/*/streams/{subjects.EVENTS}/msgs/*.blk")
+
+
+# ── Postgres ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@asynccontextmanager
+async def standby_promoted(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    """The primary is killed, and its standby promoted. The old primary becomes the standby."""
+    pair = bed.cluster.pair
+    old = pair.primary
+    await pair.running[old].kill()
+    await asyncio.sleep(chance.uniform(0, 3))
+    await pair.promote()
+    try:
+        yield f"Postgres on host {old} is killed, and its standby promoted"
+    finally:
+        await pair.copy()
+
+
+#: All classes, and for how many seconds each holds, least and most.
+FAULTS: dict[str, tuple[Fault, float, float]] = {
+    "leader-killed": (leader_killed, 8, 12),
+    "all-killed": (all_killed, 0, 0),
+    "role-killed": (role_killed, 0, 0),
+    "server-stopped": (server_stopped, 10, 30),
+    "role-stopped": (role_stopped, 10, 30),
+    "minority-cut-off": (minority_cut_off, 10, 20),
+    "leader-cut-off": (leader_cut_off, 10, 20),
+    "majority-cut-off": (majority_cut_off, 10, 20),
+    "one-way-loss": (one_way_loss, 10, 20),
+    "packets-lost": (packets_lost, 10, 20),
+    "slow": (slow, 10, 20),
+    "replaced": (replaced, 0, 0),
+    "block-damaged": (block_damaged, 0, 0),
+    "standby-promoted": (standby_promoted, 2, 5),
+}
