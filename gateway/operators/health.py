@@ -27,6 +27,8 @@ from runtime.bus.requests import NobodyThere, Patience, Refused, Unanswered
 
 #: Seconds for the answer of each part.
 PATIENCE = 1.5
+#: Seconds until handlers are asked again: a process that was killed does not answer, and another one does.
+REPEATED = 0.5
 #: Seconds for which read models that are behind may stand still. (With a full disk they can still be read.)
 STILL = 10.0
 
@@ -108,7 +110,7 @@ async def handlers(gateway: Gateway) -> tuple[Part, Part, list[Manager]]:
     unknown: Part = {"status": "unknown"}
     try:
         answer = await requests.request(
-            gateway.nc, subject, question, Patience(PATIENCE), HandlersHealth.model_validate
+            gateway.nc, subject, question, Patience(REPEATED, in_all=PATIENCE), HandlersHealth.model_validate
         )
         gateway.unreadable.note(answer.process, answer.malformed)
         stored: Part = {"status": answer.log.status}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from runtime import subjects
+from runtime.bus.bus import QuickClient
 from runtime.local.servers import Postgres
 from tests.gateway.platform import Platform, platform
 from tests.small_disk import fill, mounted, needs_root
@@ -40,7 +41,8 @@ async def test_a_platform_that_works(api: Platform) -> None:
 
 async def test_a_manager_that_fails_shows_as_degraded(api: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     """It works all the same: 200. The handlers' own answer, with one thing changed in it."""
-    request = api.gateway.nc.request
+    assert isinstance(api.gateway.nc, QuickClient)
+    request = api.gateway.nc.request_again
 
     async def failing(*given: Any, **more: Any) -> Any:
         answer = await request(*given, **more)
@@ -63,7 +65,7 @@ async def test_a_manager_that_fails_shows_as_degraded(api: Platform, monkeypatch
 
     await eventually(well, "all is well")
     with monkeypatch.context() as patched:
-        patched.setattr(api.gateway.nc, "request", failing)
+        patched.setattr(api.gateway.nc, "request_again", failing)
         code, body = await eventually(shows, "it shows")
     assert (code, body["status"]) == (200, "degraded")
     assert len(failed(body)) == 1
@@ -121,22 +123,23 @@ async def test_a_full_disk_shows(small_disk: Path, postgres: Postgres) -> None:
 @pytest.mark.parametrize(
     "said", [b"", b"hi", b"[]", b'{"ok": {}}', b'{"ok": {"log": 3, "managers": [1]}}', b"[" * 5000]
 )
-async def test_nonsense_from_handlers_is_unavailable(api: Platform, said: bytes) -> None:
+async def test_nonsense_from_handlers_is_unavailable(
+    api: Platform, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gateway.operators import health as looked
 
     async def answer(*_: Any, **__: Any) -> Any:
         return type("Msg", (), {"data": said})
 
-    original, api.gateway.nc.request = api.gateway.nc.request, answer  # type: ignore[method-assign]
-    try:
+    with monkeypatch.context() as patched:
+        patched.setattr(api.gateway.nc, "request_again", answer)
         commands, _, managers = await looked.handlers(api.gateway)
-    finally:
-        api.gateway.nc.request = original  # type: ignore[method-assign]
     assert (commands["detail"], managers) == ("the answer of handlers is invalid", [])
 
 
 async def test_numbers_that_json_has_not_are_not_passed_on(api: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    request = api.gateway.nc.request
+    assert isinstance(api.gateway.nc, QuickClient)
+    request = api.gateway.nc.request_again
 
     async def answer(*given: Any, **more: Any) -> Any:
         said = b'{"ok": {"log": {"status": "ok"}, "managers": [{"name": "x", "last_run": NaN, "running": 1e999}]}}'
@@ -144,7 +147,7 @@ async def test_numbers_that_json_has_not_are_not_passed_on(api: Platform, monkey
         return type("Msg", (), {"data": said}) if asked else await request(*given, **more)
 
     with monkeypatch.context() as patched:
-        patched.setattr(api.gateway.nc, "request", answer)
+        patched.setattr(api.gateway.nc, "request_again", answer)
         body = await eventually(lambda: told_of(api, "x"), "it is shown")
     assert body["managers"] == [{"name": "x", "last_run": None, "running": None}]
 

@@ -156,7 +156,7 @@ async def test_handlers_that_accept_and_say_nonsense_of_it(
         return Msg(api.gateway.nc, data=json.dumps({"ok": said}).encode())
 
     with monkeypatch.context() as patch:
-        patch.setattr(api.gateway.nc, "request", request)
+        patch.setattr(api.gateway.nc, "request_again", request)
         answer = await api.http.post("/v1/nodes/host-1/cordon?wait=1s")
     assert (answer.status_code, answer.json()["code"]) == (502, "handlers_answer_invalid"), answer.text
     assert api.gateway.writes.newest < 10**9
