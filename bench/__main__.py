@@ -17,7 +17,20 @@ from typing import Any
 
 from bench.homes import remove_leftovers
 
-NAMES = ("append", "replay", "load", "commands", "reports", "boot", "stages", "burst", "auth", "console", "scale")
+NAMES = (
+    "append",
+    "replay",
+    "load",
+    "commands",
+    "reports",
+    "boot",
+    "stages",
+    "burst",
+    "auth",
+    "console",
+    "scale",
+    "several",
+)
 ELSEWHERE = {"scale": "bench.scale.rows"}
 """The modules of benchmarks that are not `bench.NAME`."""
 
