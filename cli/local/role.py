@@ -60,7 +60,7 @@ def run(role: str, own: "Common", pid_file: Path | None = None) -> None:
     logs.configure(role, own.log_level, own.log_format)
     program = importlib.import_module(PROGRAMS[role][0]).run
     gc.freeze()  # objects from imports live for ever: the collector need not look at them
-    gc.set_threshold(2_000, 20, 20)
+    gc.set_threshold(10_000, 20, 20)  # what is in flight is looked at more rarely: a tenth of a command
     gc.enable()
     try:
         for pause in patience.RETRY.pauses():

@@ -6,7 +6,7 @@ longer where they are slow: so a busy platform is not flooded with repeats.
 """
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from nats.aio.msg import Msg
 
@@ -44,7 +44,6 @@ class Pace:
             pause *= 2
 
 
-@runtime_checkable
 class Repeating(Protocol):
     """A connection that can repeat requests (`bus.QuickClient`)."""
 
