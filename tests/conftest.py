@@ -6,6 +6,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ import structlog
 from bench import homes
 from runtime.local.libvirtd import Libvirt, ensure_libvirt
 from runtime.local.servers import NatsServer, Postgres, create_database, start_nats, start_postgres
+from tests import quick_initdb
 from tests.preload.client import Preload, begin
 
 
@@ -118,6 +120,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """What our processes import is imported while pytest reads the tests. A controller of workers starts none."""
     config = session.config
     if not config.option.collectonly and not config.getoption("numprocesses", None):
+        stack = ExitStack()
+        stack.enter_context(quick_initdb.installed())
+        config.add_cleanup(stack.close)
         config.stash[PRELOAD] = begin()
         config.add_cleanup(config.stash[PRELOAD].end)
 
