@@ -26,6 +26,7 @@ from handlers.images.cached import answer_nodes
 from handlers.images.pieces import Pieces
 from handlers.images.reading import Reader
 from handlers.images.store import ImageStore, digests_in_use
+from handlers.managers import snapshots
 from handlers.managers.deadlines import Deadlines
 from handlers.managers.deletions import Deletions
 from handlers.managers.dispatch import Dispatcher
@@ -37,6 +38,7 @@ from handlers.managers.liveness import Liveness
 from handlers.managers.missing_images import MissingImages
 from handlers.managers.notary import Signing
 from handlers.managers.placement import Placer
+from handlers.managers.snapshots import Begun, Snapshots
 from handlers.managers.wanted_documents import is_signed
 from handlers.nodes.joining import Bus, Joining, Signers
 from handlers.nodes.known import Known
@@ -92,6 +94,13 @@ async def event_keys(path: Path, nc: Client) -> Keyring:
         raise
 
 
+async def begin_world(settings: HandlersSettings, nc: Client, keys: Keyring) -> Begun:
+    """The world of the snapshot, if there is one and it may be used. Raises as `snapshots.begin`."""
+    return (
+        await snapshots.begin(settings.home, EventStore(nc, keys), keys) if settings.snapshot_events else Begun(World())
+    )
+
+
 async def check_node_keys(path: Path, wanted: Documents) -> None:
     """Raises CannotRun if handlers have signed documents with other keys than those of the file, Unavailable."""
     signed = [document for document in await wanted.all(subjects.wanted_of()) if document.mac is not None]
@@ -110,8 +119,9 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     js = nc.jetstream()
     await streams.ensure_all(js, settings.nats_replicas)
     await patiently("the vault", lambda: adopt(nc), (*PASSING, Unavailable))
-    world = World()
     keys = await patiently("the log", lambda: event_keys(settings.event_keys_path, nc), (*PASSING, Unavailable))
+    begun = await patiently("the log", lambda: begin_world(settings, nc, keys), (*PASSING, Unavailable))
+    world = begun.world
     store = EventStore(nc, keys, frontier=world.frontier)
     parking = Parking(nc)
     vault = Vault.of(nc, settings.master_key_path)
@@ -147,6 +157,10 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
         MissingImages(world, readers[1], vault, kept).driver(),
         Signing(notary).driver(every=settings.checkpoint_seconds),
     ]
+    if settings.snapshot_events:
+        home, share = settings.home, settings.snapshot_share
+        kept_world = Snapshots(home, store, keys, begun, settings.snapshot_events, share, parking.write_counts)
+        drivers.append(kept_world.driver())
     commands.health.process = process
     commands.health.managers = lambda: [driver.status() for driver in drivers]
     leases = Leases(Documents(nc, subjects.LEASES), partial(newest_lease, store), nodes)

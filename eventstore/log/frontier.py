@@ -5,7 +5,7 @@ without waiting whether an aggregate has an event up to a position.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from eventstore.log.envelope import Recorded, Ref
 
@@ -17,7 +17,7 @@ class Frontier:
         self.position = 0
         self.awaited = 0
         """The number of tasks that wait for a position."""
-        self._kinds = frozenset(kinds)
+        self.kinds = frozenset(kinds)
         self._newest: dict[str, int] = {}
         self._ahead: dict[int, int] = {}
         """Ranges of own events after a gap: the position before the first one, and the position of the last one."""
@@ -26,6 +26,11 @@ class Frontier:
         self.handed_on = 0
         """The position up to which `hand_on` was called."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+
+    def begin(self, position: int, newest: Iterable[tuple[Ref, int]]) -> None:
+        """Begin after a position, up to which somebody else has read the log. `newest`: what `newest` returns then."""
+        self.position = self.handed_on = position
+        self._newest = {ref.subject: last for ref, last in newest}
 
     def newest(self, ref: Ref) -> int:
         """The position of the newest known event of an aggregate; 0 if there is none."""
@@ -72,7 +77,7 @@ class Frontier:
     def _note(self, recorded: Sequence[Recorded]) -> None:
         for one in recorded:
             subject = one.subject
-            if subject.split(".", 4)[3] in self._kinds and one.position > self._newest.get(subject, 0):
+            if subject.split(".", 4)[3] in self.kinds and one.position > self._newest.get(subject, 0):
                 self._newest[subject] = one.position
 
     def _move(self, last: int) -> None:

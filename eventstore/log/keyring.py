@@ -122,6 +122,22 @@ class Keyring:
         secret = keys.by_id[keys.signer].secret
         return ask_keys.signed(secret, subject, challenge, body), answer_keys.derived(secret, node)
 
+    def judges(self, position: int) -> str:
+        """Everything of the keys that decides which messages up to a position are events, as text. Raises as `load`."""
+        keys = self._current(look=True)
+        ends = (position if key.until is None else min(key.until, position) for key in keys.by_id.values())
+        return f"{min(keys.since, position)} " + " ".join(sorted(map("{}:{}".format, keys.by_id, ends)))
+
+    def secret(self, id_: str | None = None) -> tuple[str, bytes]:
+        """The id and the secret of the key with this id, or of the one that signs. Raises LookupError if there is no
+        such key or it is retired; also as `load`.
+        """
+        keys = self._current(look=True)
+        found = id_ or keys.signer
+        if keys.by_id[found].until is not None:
+            raise LookupError(f"key {found} is retired")
+        return found, keys.by_id[found].secret
+
     def mac(self, digest: str) -> str:
         return self._current(look=False).mac(digest)
 

@@ -45,6 +45,10 @@ class Refused:
         (self._counted if full else self._waiting).append(stray)
         self._added.set()
 
+    def is_empty(self) -> bool:
+        """Whether all messages were parked or counted."""
+        return not self._waiting and not self._counted
+
     async def run(self, parking: Parking) -> None:
         """Park the waiting messages, for ever. While the bus does not answer they wait."""
         while True:

@@ -118,7 +118,7 @@ class Dispatcher:
             present = set(self._world.ids("vm"))
             vms = present | ((self._documents.ids() | self._world.forgotten.keys() | self._vault_keys) & deleted)
             vms = {vm for vm in vms if vm not in deleted or self._is_unsettled(vm)}
-            keys = self._vault_keys & (unneeded_keys(self._world.images()) | deleted)
+            keys = (self._vault_keys & unneeded_keys(self._world.images())) | (self._vault_keys & deleted)
         else:
             vms = set(changes.of("vm"))
             images = filter(None, map(self._world.image, changes.of("image")))

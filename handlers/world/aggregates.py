@@ -5,7 +5,8 @@ what others refer to), always stay objects. A packed state is unpacked each time
 long as to fold one event; a change makes it objects again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from struct import Struct
 from sys import intern
 from typing import Any
 
@@ -18,22 +19,19 @@ from handlers.world.codec import CODEC
 PACKED = frozenset(kind.name for kind in KINDS.values() if kind.usable is None and kind.name != "node")
 #: Maximum number of aggregates of these kinds that are kept as objects: the last ones that changed.
 MOST_OBJECTS = 2048
+_TIP = Struct(">QQ")
 
 
 def packed(loaded: Loaded[Any]) -> bytes:
-    """An aggregate as bytes, without its reference. The version stands first, for `version_of`."""
+    """An aggregate as bytes, without its reference. Version and position can be read without the rest."""
     tip = loaded.tip
-    return CODEC.pack([tip.version, tip.position, tip.digest, tip.time, loaded.state])
+    return _TIP.pack(tip.version, tip.position) + CODEC.pack([tip.digest, tip.time, loaded.state])
 
 
 def unpacked(ref: Ref, kept: bytes) -> Loaded[Any]:
-    version, position, digest, time, state = CODEC.unpack(kept)
+    version, position = _TIP.unpack_from(kept)
+    digest, time, state = CODEC.unpack(kept[_TIP.size :])
     return Loaded(state, Tip(ref, version, position, digest, time))
-
-
-def version_of(kept: bytes) -> int:
-    """The version of a packed aggregate."""
-    return int(kept[kept.index(b",") + 1 : kept.index(b",", kept.index(b",") + 1)])
 
 
 class Aggregates:
@@ -55,13 +53,17 @@ class Aggregates:
         kept = self._packed.get(ref)
         return unpacked(ref, kept) if kept is not None else None
 
-    def version(self, ref: Ref) -> int:
-        """The version of an aggregate, without unpacking it; 0 if there is none."""
+    def is_there(self, ref: Ref) -> bool:
+        """Whether an aggregate has a state."""
+        return ref.id in self.of_kind[ref.kind]
+
+    def tip(self, ref: Ref) -> tuple[int, int]:
+        """The version and the position of an aggregate, without unpacking it; zeros if there is none."""
         found = self._recent.get(ref) or self._kept.get(ref)
         if found is not None:
-            return found.tip.version
+            return found.tip.version, found.tip.position
         kept = self._packed.get(ref)
-        return version_of(kept) if kept is not None else 0
+        return _TIP.unpack_from(kept) if kept is not None else (0, 0)
 
     def put(self, loaded: Loaded[Any]) -> Ref:
         """Keep an aggregate. Returns the one object for its reference that everybody should keep."""
@@ -92,6 +94,10 @@ class Aggregates:
     def ids(self, kind: str) -> list[str]:
         return list(self.of_kind[kind])
 
+    def of_kinds(self, kinds: Collection[str]) -> list[Ref]:
+        """The references of all aggregates of some kinds, also of those without a state."""
+        return [ref for each in (self._kept, self._recent, self._packed) for ref in each if ref.kind in kinds]
+
     def states(self, kind: str) -> Iterator[Any]:
         """The states of a kind, in the order of their creation. An aggregate that is removed meanwhile is left out."""
         for ref in list(self.of_kind[kind].values()):
@@ -99,8 +105,38 @@ class Aggregates:
             if found is not None and found.state is not None:
                 yield found.state
 
-    def rows(self) -> Iterator[tuple[Ref, Loaded[Any] | bytes]]:
-        """All aggregates: as bytes if they are packed."""
-        yield from self._kept.items()
-        yield from self._recent.items()
-        yield from self._packed.items()
+    def copied(self) -> "Copied":
+        """A copy, made fast."""
+        listed = [list(of_kind.values()) for of_kind in self.of_kind.values()]
+        return listed, {**self._kept, **self._recent}, dict(self._packed)
+
+    def rows(self) -> Iterator["Row"]:
+        return rows_of(self.copied())
+
+    def restore(self, ref: Ref, listed: bool, kept: bytes) -> Ref:
+        """Add an aggregate of `rows`, packed. Returns the one object for its reference that everybody should keep."""
+        ref = Ref(intern(ref.project), intern(ref.kind), ref.id)
+        if listed:
+            self.of_kind[ref.kind][ref.id] = ref
+        if ref.kind in PACKED:
+            self._packed[ref] = kept
+        else:
+            self._kept[ref] = unpacked(ref, kept)
+        return ref
+
+
+Copied = tuple[list[list[Ref]], dict[Ref, Loaded[Any]], dict[Ref, bytes]]
+"""The references with a state by kind, in the order of their creation; the aggregates that are objects; the others."""
+Row = tuple[Ref, bool, Loaded[Any] | bytes]
+
+
+def rows_of(copied: Copied) -> Iterator[Row]:
+    """All aggregates, packed or not, and whether `of_kind` has them: first these by kind and in the order of their
+    creation, then the others in the order of their references.
+    """
+    listed, objects, packed_ = copied
+    refs = [ref for of_kind in listed for ref in of_kind]
+    others = sorted((objects.keys() | packed_.keys()).difference(refs))
+    for found, is_listed in ((refs, True), (others, False)):
+        for ref in found:
+            yield ref, is_listed, objects.get(ref) or packed_[ref]

@@ -16,6 +16,7 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
+import msgspec
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rpds import HashTrieMap
@@ -31,6 +32,9 @@ _PLAIN = frozenset({type(None), bool, int, float, str})
 _MICROSECOND = timedelta(microseconds=1)
 _DUMP = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 _LOAD = json.JSONDecoder().decode
+_PACK, _UNPACK = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder[Any]().decode
+_JSON = b"\xc1"
+"""The first byte of a value as JSON; MessagePack does not use it."""
 MISSING = object()
 """Stands for the default of a field without one."""
 
@@ -112,14 +116,18 @@ class Codec:
 
     def pack(self, value: Any) -> bytes:
         """Raises CannotPack."""
-        return _DUMP(self.encode(value)).encode()
+        encoded = self.encode(value)
+        try:
+            return _PACK(encoded)
+        except (OverflowError, UnicodeEncodeError):  # an integer of more than 64 bits, a lone surrogate
+            return _JSON + _DUMP(encoded).encode()
 
     def unpack(self, packed: bytes) -> Any:
         """The value that was packed. `packed` must come from `pack` of the same version."""
-        return self.decode(_LOAD(packed.decode()))
+        return self.decode(_LOAD(packed[1:].decode()) if packed[:1] == _JSON else _UNPACK(packed))
 
     def encode(self, value: Any) -> Any:
-        """The value as JSON has it. Raises CannotPack."""
+        """The value as lists, texts, numbers and None. Raises CannotPack."""
         if type(value) in _PLAIN:
             return value
         encoder = self._encoders.get(type(value)) or self._add(full_name(type(value)), type(value))
@@ -147,10 +155,9 @@ class Codec:
         if issubclass(class_, Enum):
             return (lambda value: [mark, value.value]), (lambda found: class_(found[1]))
         if issubclass(class_, tuple):
-            make = class_._make  # type: ignore[attr-defined]
             return (
                 lambda value: [mark, *map(self.encode, value)],
-                lambda found: make([self.decode(each) for each in found[1:]]),
+                lambda found: class_(*[self.decode(each) for each in found[1:]]),
             )
         if issubclass(class_, Mapping):
             of = class_.of  # type: ignore[attr-defined]

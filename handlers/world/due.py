@@ -33,3 +33,7 @@ class Due:
             if self._times.get(id_) == time:
                 self._over[id_] = None
         return list(self._over)
+
+    def copied(self) -> list[tuple[str, datetime]]:
+        """All ids with their times."""
+        return list(self._times.items())

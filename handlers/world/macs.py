@@ -44,6 +44,20 @@ class Macs:
     def taken(self, address: str) -> bool:
         return number(address) in self._held
 
+    def copied(self) -> "Copied":
+        """A copy, made fast."""
+        return list(self._held), list(self._shared.items())
+
+    def restore(self, held: "list[Address]", shared: "list[tuple[Address, int]]") -> None:
+        """Fill an empty one with a copy."""
+        self._held = set(held)
+        self._shared = Counter(dict(shared))
+
+
+Address = int | str
+Copied = tuple[list[Address], list[tuple[Address, int]]]
+"""The addresses in use, and how many further VMs have one of them."""
+
 
 def number_of(vm: Vm | None) -> int | str | None:
     """The address of a VM as a number. It has one once it has a node."""

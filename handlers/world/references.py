@@ -87,6 +87,14 @@ class References:
             elif ref not in self.deletions:
                 self.deletions[ref] = Deletion(recorded, self.users(Reference(ref.kind, ref.id)))
 
+    def copied(self) -> list[tuple[Reference, list[Ref]]]:
+        """For each aggregate that is in use its users, in no particular order."""
+        return [(reference, list(refs)) for reference, refs in self._users.items()]
+
+    def restore(self, reference: Reference, refs: Iterable[Ref]) -> None:
+        """Set the users of an aggregate."""
+        self._users[reference] = set(refs)
+
     def _check_void(self, event: Event, ref: Ref, after: object) -> None:
         """Decide whether a VM is void. One that has got a node, in a log of an earlier version, is not void."""
         if not isinstance(after, Vm):

@@ -47,32 +47,40 @@ class World:
 
     def __init__(self) -> None:
         self.position = 0
+        self.newest: Recorded | None = None
+        """The message at `position`, if it was read."""
         self.frontier = Frontier((*REFERRED, "token"))
         """The messages that are received, also those that are not folded yet."""
         self.references = References(lambda ref: self.get(ref).state)
-        self._aggregates = Aggregates()
-        self._vms = VmIndex()
-        self.deleted_vms = self._vms.deleted
-        self.forgotten = self._vms.forgotten
-        self.waiting = self._vms.waiting
-        self.macs = self._vms.macs
-        self.due = self._vms.due
+        self.aggregates = Aggregates()
+        self.vm_index = VmIndex()
+        self.deleted_vms = self.vm_index.deleted
+        self.forgotten = self.vm_index.forgotten
+        self.waiting = self.vm_index.waiting
+        self.macs = self.vm_index.macs
+        self.due = self.vm_index.due
         self.unverified = Due()
         """The times at which images count as not readable."""
         self._foreseen: dict[int, tuple[Tip, Loaded[Any]]] = {}
         """The states after events that this process appended and that have not come with the log yet, by position; each
         with the tip before the event."""
+        self._ahead = 0
+        """The highest position of an event that was applied before it came with the log."""
+        self._settling = 0
+        """The number of tasks that wait until no aggregate is ahead of the position."""
         self._moved = asyncio.Condition()
         self._awaited = 0
         self._watches: list[Watch] = []
         self.malformed = Refused()
         """The messages of the log that were ignored, and why."""
+        self.forged = False
+        """Whether one of them had no valid MAC, so that another event key might make it an event."""
 
     # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def get(self, ref: Ref) -> Loaded[Any]:
         """The aggregate as this process knows it. Its state is None if it does not exist, or is a deleted VM."""
-        return self._aggregates.get(ref) or Loaded(None, Tip(ref))
+        return self.aggregates.get(ref) or Loaded(None, Tip(ref))
 
     def held(self, ref: Ref) -> Loaded[Any] | None:
         """The aggregate as this process knows it; None for a deleted VM, whose history is only in the log."""
@@ -82,21 +90,21 @@ class World:
         return self.get(ref)
 
     def vm(self, id_: str) -> Loaded[Vm] | None:
-        ref = self._aggregates.of_kind["vm"].get(id_)
-        return self._aggregates.get(ref) if ref else None
+        ref = self.aggregates.of_kind["vm"].get(id_)
+        return self.aggregates.get(ref) if ref else None
 
     def vm_version(self, id_: str) -> int:
         """The version of a VM; 0 if there is none or it is deleted. It costs less than to read its state."""
-        ref = self._aggregates.of_kind["vm"].get(id_)
-        return self._aggregates.version(ref) if ref else 0
+        ref = self.aggregates.of_kind["vm"].get(id_)
+        return self.aggregates.tip(ref)[0] if ref else 0
 
     def vms(self) -> Iterator[Vm]:
         """All VMs that are not deleted, in the order of their creation. It takes long if there are many."""
-        return self._aggregates.states("vm")
+        return self.aggregates.states("vm")
 
     def visible_vms(self, node_id: str) -> frozenset[str]:
         """The ids of the VMs on a node that become lost with it."""
-        return frozenset(self._vms.visible.get(node_id, ()))
+        return frozenset(self.vm_index.visible.get(node_id, ()))
 
     def nodes(self) -> list[Node]:
         return self._all("node")
@@ -129,20 +137,21 @@ class World:
 
     def ids(self, kind: str) -> list[str]:
         """The ids of all resources of a kind that are not deleted."""
-        return self._aggregates.ids(kind)
+        return self.aggregates.ids(kind)
 
     def projects(self) -> list[Project]:
         return self._all("project")
 
     def _all(self, kind: str) -> list[Any]:
-        return list(self._aggregates.states(kind))
+        return list(self.aggregates.states(kind))
 
     # ── moving on ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def apply(self, recorded: Recorded) -> None:
         """Apply an event that a manager appended. If earlier events are still missing here, it comes with the log."""
         tip = self._at(recorded.ref).tip
-        if follows(recorded, tip.version, tip.digest) is None:
+        if not self._settling and follows(recorded, tip.version, tip.digest) is None:
+            self._ahead = max(self._ahead, recorded.position)
             self.take(recorded)
 
     def foresee(self, recorded: Recorded, before: Tip, after: Loaded[Any]) -> None:
@@ -152,10 +161,16 @@ class World:
 
     def take(self, recorded: Recorded) -> Malformed | None:
         """Apply the next message of the log. Returns why it is malformed, if it is. A repeat changes nothing."""
+        wrong = self._take(recorded)
+        if wrong is not None and wrong.code in ("forged", "no_mac"):
+            self.forged = True
+        return wrong
+
+    def _take(self, recorded: Recorded) -> Malformed | None:
         ref = recorded.ref
         before, foreseen = self._foreseen.pop(recorded.position, (None, None))
         known = self._at(ref)
-        deleted = ref.kind == "vm" and self._vms.is_deleted(ref.id)
+        deleted = ref.kind == "vm" and not self.aggregates.is_there(ref) and self.vm_index.is_deleted(ref.id)
         if ref.kind not in KINDS or deleted or recorded.position <= known.tip.position:
             return shape(recorded)
         wrong: Malformed | None = None
@@ -183,12 +198,12 @@ class World:
         """
         state = loaded.state
         if isinstance(state, Vm) and state.phase is Phase.DELETED:
-            self._aggregates.remove(ref)
-            self._vms.remove(ref, before, loaded)
+            self.aggregates.remove(ref)
+            self.vm_index.remove(ref, before, loaded)
             return ref
-        ref = self._aggregates.put(loaded)
+        ref = self.aggregates.put(loaded)
         if isinstance(state, Vm):
-            self._vms.change(ref, before, state)
+            self.vm_index.change(ref, before, state)
         elif isinstance(state, Image):
             self.unverified.set(ref.id, verified_until(state))
         return ref
@@ -235,7 +250,8 @@ class World:
                 if wrong is not None:
                     self.malformed.put(recorded, wrong.reason)
             async with self._moved:
-                self.position = batch[-1].position
+                self.newest = batch[-1]
+                self.position = self.newest.position
                 self._moved.notify_all()
             self.nudge()
             await asyncio.sleep(0)  # let other tasks run, however long the backlog is
@@ -253,3 +269,19 @@ class World:
                 await self._moved.wait_for(holds)
         finally:
             self._awaited -= 1
+
+    async def settled(self) -> None:
+        """Wait until no aggregate is ahead of the position. That is so until the caller waits for something else."""
+        self._settling += 1
+        try:
+            await self.until(lambda: self._ahead <= self.position)
+        finally:
+            self._settling -= 1
+
+    def restored(self, position: int) -> None:
+        """All aggregates were filled in. Compute what is derived from few of them; the log is read from `position`."""
+        for image in self.images():
+            self.unverified.set(image.id, verified_until(image))
+        tips = ((ref, self.aggregates.tip(ref)[1]) for ref in self.aggregates.of_kinds(self.frontier.kinds))
+        self.frontier.begin(position, tips)
+        self.position = position

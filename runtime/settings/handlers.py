@@ -30,6 +30,10 @@ class HandlersSettings(Vaulted, Keyed):
     node_credential_hours: float = Field(default=720.0, ge=0.001, le=366 * 24)
     #: seconds between two signed checkpoints while new events come
     checkpoint_seconds: float = Field(default=60.0, ge=1, le=86400)
+    #: number of new events after which a snapshot of the world is written to the home; 0: never use one
+    snapshot_events: int = Field(default=10_000, ge=0)
+    #: share of a processor's time for comparing the snapshot of the last start with the whole log
+    snapshot_share: float = Field(default=0.005, gt=0, le=1)
     #: number of tries before a stored message is parked
     max_deliver: int = Field(default=10, ge=1, le=1000)
     #: file with the key that signs credentials of nodes, which the authority of the bus makes

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 from nats.aio.client import Client
 from nats.errors import NoRespondersError, TimeoutError as NatsTimeout
@@ -51,6 +51,8 @@ class WriteSide:
     processes: list[asyncio.subprocess.Process] = field(default_factory=list)
     leases: dict[str, int] = field(default_factory=dict)
     began: int = field(default_factory=time.monotonic_ns)
+    output: IO[bytes] | None = None
+    """Where the process logs of handlers go; None: to the output of the tests."""
 
     @property
     def store(self) -> EventStore:
@@ -68,7 +70,7 @@ class WriteSide:
             **self.settings,
         }
         command = [sys.executable, "-m", "cli.local.role", "handlers"]
-        process = await asyncio.create_subprocess_exec(*command, env=env)
+        process = await asyncio.create_subprocess_exec(*command, env=env, stderr=self.output)
         self.processes.append(process)
         await eventually(self.answers, "handlers answer")
         return process

@@ -38,14 +38,14 @@ def test_what_is_packed_is_the_same(most: int) -> None:
         for loaded in filter(None, steps):
             assert few.put(loaded) == many.put(loaded) == loaded.tip.ref
             assert few.get(loaded.tip.ref) == loaded
-            assert few.version(loaded.tip.ref) == loaded.tip.version
+            assert few.tip(loaded.tip.ref) == (loaded.tip.version, loaded.tip.position)
     assert len(few._packed) > 5
-    assert {ref: few.get(ref) for ref, _ in few.rows()} == {ref: many.get(ref) for ref, _ in many.rows()}
+    assert {ref: few.get(ref) for ref, *_ in few.rows()} == {ref: many.get(ref) for ref, *_ in many.rows()}
     for kind in few.of_kind:
         assert list(few.states(kind)) == list(many.states(kind)) and few.ids(kind) == many.ids(kind)
-    for ref in [ref for ref, _ in many.rows()][::2]:
+    for ref in [ref for ref, *_ in many.rows()][::2]:
         few.remove(ref)
-        assert few.get(ref) is None and few.version(ref) == 0 and ref.id not in few.ids(ref.kind)
+        assert few.get(ref) is None and few.tip(ref) == (0, 0) and ref.id not in few.ids(ref.kind)
 
 
 def test_what_does_not_change_is_packed_and_what_changes_is_not() -> None:
@@ -73,8 +73,8 @@ def test_nothing_is_left_of_deleted_vms_but_their_ids() -> None:
         if last.tip.ref.id in world.deleted_vms:
             ref = last.tip.ref
             assert world.vm(ref.id) is None and world.vm_version(ref.id) == 0
-            assert ref not in dict(world._aggregates.rows())
-            assert not any(ref.id in on_node for on_node in world._vms.visible.values())
+            assert ref not in {each for each, *_ in world.aggregates.rows()}
+            assert not any(ref.id in on_node for on_node in world.vm_index.visible.values())
 
 
 def test_the_vms_of_a_node_that_become_lost_with_it_are_known() -> None:
@@ -88,5 +88,5 @@ def test_the_vms_of_a_node_that_become_lost_with_it_are_known() -> None:
             for found in map(world.vm, world.ids("vm")):
                 if found is not None and found.state is not None and found.state.phase in VISIBLE:
                     plain.setdefault(found.state.node or "", set()).add(found.tip.ref.id)
-            assert {node: set(world.visible_vms(node)) for node in world._vms.visible} == plain
+            assert {node: set(world.visible_vms(node)) for node in world.vm_index.visible} == plain
             assert ref == loaded.tip.ref
