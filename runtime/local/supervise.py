@@ -13,10 +13,11 @@ from runtime.tasks.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
-#: Seconds before a role that ended is started again. The pause grows with consecutive failures.
-RESTART = Backoff(first=0.2, last=5.0)
-#: If a role has run for so many seconds, its end counts as the first failure again.
-HEALTHY_SECONDS = 30.0
+#: Seconds before a role that ended is started again. The pause grows with consecutive failures. If all processes of a
+#: role are killed again and again, nobody works for the longest pause and a start, so it is short.
+RESTART = Backoff(first=0.2, last=1.0)
+#: If a role has run for so many seconds, its end counts as the first failure again: it had started, and worked.
+HEALTHY_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
