@@ -88,6 +88,14 @@ def test_guest_data_reads_the_credential_that_the_node_of_its_host_renews() -> N
     assert values("guest-data", "Restart") == ["always"], "it ends when the credential that it began with expires"
 
 
+def test_each_unit_is_started_again_however_often_it_ends() -> None:
+    """By default systemd starts a unit five times in ten seconds, and then never again."""
+    for unit_file in DEPLOY.glob("*.service"):
+        text, _, service = unit_file.read_text().partition("[Service]")
+        assert "\nStartLimitIntervalSec=0\n" in text.partition("[Unit]")[2], unit_file.name
+        assert "\nRestart=always\n" in service or "\nRestart=on-failure\n" in service, unit_file.name
+
+
 def test_each_user_is_made_and_none_without_a_unit() -> None:
     users = re.findall(r"^u (\S+)", (DEPLOY / "nebula.sysusers").read_text(), re.MULTILINE)
     assert users == [user for role in WITH_USER for user in values(role, "User")]
