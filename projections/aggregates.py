@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from psycopg.rows import DictRow
+from pydantic_core import to_json
 
 from domain.accepted_requests import FIELD
 from domain.kind import Kind, Scope
@@ -31,9 +32,18 @@ COMMON = """
     digest   text NOT NULL,
     deleted  boolean NOT NULL,
     state    jsonb NOT NULL,
+    shown    text NOT NULL,
     PRIMARY KEY (project, id)
 """
-"""The columns of every table of aggregates. `created` is the position of the first event: lists are sorted by it."""
+"""The columns of every table of aggregates. `created` is the position of the first event: lists are sorted by it.
+`shown` is the API's JSON, which lists consist of.
+"""
+
+#: Storage of a table whose rows have more than 2,000 bytes: they are neither compressed nor split.
+WHOLE_ROWS = "toast_tuple_target = 8160"
+
+#: What stands for a NUL character in JSON that Postgres can store.
+REPLACED = "\\ufffd"
 
 OWNER = "owner"
 """The column of the project that a resource of the cloud belongs to, for kinds with `Kind.owner`."""
@@ -53,7 +63,7 @@ class Aggregates(Generic[S, V]):
     columns: Mapping[str, Callable[[S], object]]
     view: Callable[[S, int, int], V]
     ddl: str
-    revision: int = 6
+    revision: int = 7
     filters: Mapping[str, str] = field(default_factory=dict)
     ended: str = "deleted"
 
@@ -130,7 +140,8 @@ class Aggregates(Generic[S, V]):
 
     async def save(self, session: Session, before: Mapping[Ref, Row[S]], rows: Mapping[Ref, Row[S]]) -> None:
         """Write the rows that have changed, and replace older ones."""
-        names = ["project", "id", "version", "position", "created", "digest", "deleted", "state", *self.columns]
+        common = ("project", "id", "version", "position", "created", "digest", "deleted", "state", "shown")
+        names = [*common, *self.columns]
         changed = {ref: row for ref, row in rows.items() if row.state is not None and row is not before.get(ref)}
         values = [self._values(ref, row, row.state) for ref, row in changed.items() if row.state is not None]
         if session.many and len(values) >= bulk.COPIED:
@@ -151,6 +162,9 @@ class Aggregates(Generic[S, V]):
         return clean_json(self.of.stored.dump_json(state, exclude={FIELD}).decode())
 
     def _values(self, ref: Ref, row: Row[S], state: S) -> list[Any]:
+        text = self._json(state)
+        # The view of a text without NUL characters: they are replaced in the state first.
+        same = self.of.stored.validate_json(text) if REPLACED in text else state
         return [
             ref.project,
             ref.id,
@@ -159,7 +173,8 @@ class Aggregates(Generic[S, V]):
             row.created,
             row.digest,
             self.of.deleted(state),
-            self._json(state),
+            text,
+            to_json(self.view(same, row.version, row.position)).decode(),
             *(_cleaned(read(state)) for read in self.columns.values()),
         ]
 

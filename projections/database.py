@@ -47,6 +47,10 @@ class ReadModelsUnavailable(Exception):
     """Postgres cannot be queried now, or has no read models yet."""
 
 
+class OtherColumns(ReadModelsUnavailable):
+    """The read models are of another version, which lacks a column of the query."""
+
+
 class NotGranted(ReadModelsUnavailable):
     """The role may not read this table: the owner of the read models has to grant it."""
 
@@ -64,10 +68,14 @@ class Snapshot:
 
 
 def conninfo(dsn: str, schema: str, role: str) -> str:
-    """The DSN for one copy of the read models, with short timeouts and a name that pg_stat_activity shows."""
+    """The DSN for one copy of the read models, with short timeouts and a name that pg_stat_activity shows.
+
+    Postgres compiles a query (`jit`) that it expects to be expensive. That takes 20 ms and more, and the estimate is
+    often wrong, for example while a table has no statistics. No query of ours runs long enough for it.
+    """
     return make_conninfo(
         dsn,
-        options=f"-c search_path={schema} -c timezone=UTC",
+        options=f"-c search_path={schema} -c timezone=UTC -c jit=off",
         application_name=f"nebula-{role}",
         connect_timeout=3,
         keepalives_idle=5,
@@ -159,10 +167,11 @@ def lost(error: Exception) -> bool:
     return isinstance(error, OperationalError | InterfaceError | OSError) or type(error) is DatabaseError
 
 
-async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> Snapshot:
+async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1", planned: bool | None = None) -> Snapshot:
     """The rows of a query and the checkpoint that they reflect, from one statement and so from one snapshot.
 
-    `order` names the columns of `query` to sort by. Raises ReadModelsUnavailable.
+    `order` names the columns of `query` to sort by. `planned`: False for a query whose best plan depends on its
+    parameters; else Postgres may keep one plan for all. Raises ReadModelsUnavailable.
     """
     statement = f"""
         SELECT c.position AS log_position, r.*
@@ -171,7 +180,7 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> 
     """  # noqa: S608  (both are constants of this package)
     try:
         try:
-            rows = await _rows(pool, statement, params)
+            rows = await _rows(pool, statement, params, prepare=planned)
         except PoolTimeout:
             raise
         except errors.FeatureNotSupported:  # the statement was prepared for the tables of an older version
@@ -180,11 +189,13 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1") -> 
             if not lost(error):
                 raise
             await pool.check()  # the server was down: replace broken connections, and try once more
-            rows = await _rows(pool, statement, params)
+            rows = await _rows(pool, statement, params, prepare=planned)
     except errors.InsufficientPrivilege as error:
         raise NotGranted(str(error)) from error
+    except errors.UndefinedColumn as error:
+        raise OtherColumns(str(error)) from error
     except (Error, OSError) as error:
-        missing = (errors.UndefinedTable, errors.UndefinedColumn, errors.InvalidSchemaName)
+        missing = (errors.UndefinedTable, errors.InvalidSchemaName)
         if not (lost(error) or isinstance(error, missing)):
             raise
         raise ReadModelsUnavailable(str(error)) from error

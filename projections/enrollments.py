@@ -53,7 +53,7 @@ def view(state: Enrollment, version: int, position: int) -> EnrollmentView:
 
 ENROLLMENTS = Aggregates[Enrollment, EnrollmentView](
     of=ENROLLMENT,
-    revision=2,
+    revision=3,
     columns={},
     view=view,
     ddl=f"""

@@ -123,10 +123,11 @@ NODES = Aggregates[Node, NodeView](
     ended="retired",
     columns={"region": lambda state: state.info.region},
     view=view,
-    revision=9,
+    revision=10,
     filters={"region": "region = %(region)s"},
     ddl=f"""
         CREATE TABLE nodes ({COMMON}, region text NOT NULL);
-        CREATE INDEX ON nodes (created);
+        CREATE INDEX ON nodes (created) WHERE NOT deleted;
+        CREATE INDEX ON nodes (region, created) WHERE NOT deleted;
     """,
 )

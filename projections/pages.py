@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from psycopg.rows import DictRow
+from pydantic_core import from_json, to_json
 
 from projections.aggregates import COLUMNS, Aggregates, V
-from projections.database import Mine, Params, Pool, fetch
+from projections.database import Mine, OtherColumns, Params, Pool, Snapshot, fetch
 
 #: The maximum number of items of one page.
 MOST = 500
@@ -15,11 +16,15 @@ MOST = 500
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[V]):
-    """One page of a list. `next` is the key for the next page; None for the last page."""
+    """One page of a list. `texts`: the API's JSON of each item. `next`: the key for the next page; None for the last."""
 
-    items: list[V]
+    texts: list[str]
     next: int | None
     position: int
+
+    @property
+    def items(self) -> list[V]:
+        return [from_json(text) for text in self.texts]
 
 
 def cut(rows: list[DictRow], limit: int, key: str) -> tuple[list[DictRow], int | None]:
@@ -33,16 +38,26 @@ async def page(pool: Pool, table: Aggregates[Any, V], after: int, limit: int, wh
 
     Raises ReadModelsUnavailable.
     """
-    found = await fetch(
-        pool,
-        f"""SELECT {COLUMNS}, created FROM {table.table}
-            WHERE NOT deleted AND created > %(after)s AND ({where}) ORDER BY created LIMIT %(limit)s""",  # noqa: S608
-        {"after": after, "limit": limit + 1, **params},
-        order="created",
-    )
-    rows, following = cut(found.rows, limit, "created")
-    items = [table.shown(table.found(row)) for row in rows]
-    return Page(items, following, found.position)
+
+    async def rows(columns: str) -> Snapshot:
+        return await fetch(
+            pool,
+            f"""SELECT {columns}, created FROM {table.table}
+                WHERE NOT deleted AND created > %(after)s AND ({where}) ORDER BY created LIMIT %(limit)s""",  # noqa: S608
+            {"after": after, "limit": limit + 1, **params},
+            order="created",
+            planned=False,
+        )
+
+    try:
+        found = await rows("shown")
+        kept, following = cut(found.rows, limit, "created")
+        texts = [row["shown"] for row in kept]
+    except OtherColumns:  # read models of an earlier version
+        found = await rows(COLUMNS)
+        kept, following = cut(found.rows, limit, "created")
+        texts = [to_json(table.shown(table.found(row))).decode() for row in kept]
+    return Page(texts, following, found.position)
 
 
 async def matching(

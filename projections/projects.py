@@ -62,7 +62,7 @@ def view(state: Project, version: int, position: int) -> ProjectView:
 
 PROJECTS = Aggregates[Project, ProjectView](
     of=PROJECT,
-    revision=8,
+    revision=9,
     columns={"tags": lambda state: list(state.tags)},
     view=view,
     filters={"tag": "tags @> ARRAY[%(tag)s]", "project": "id = %(project)s"},

@@ -6,7 +6,7 @@ from projections.projects import NamedView, named
 
 TAGS = Aggregates[Tag, NamedView](
     of=TAG,
-    revision=7,
+    revision=8,
     columns={},
     view=named,
     ddl=f"""

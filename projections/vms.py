@@ -9,7 +9,7 @@ from domain.guest import AddressSource
 from domain.mac import derived
 from domain.vm import SIZED, Considered, Failure, HostKey, Pending, Phase, Spec, Vm
 from domain.vm.kind import VM
-from projections.aggregates import COMMON, Aggregates
+from projections.aggregates import COMMON, WHOLE_ROWS, Aggregates
 from projections.database import clean
 from projections.operation_rows import WarningView, warnings
 from projections.times import maybe, text
@@ -218,7 +218,7 @@ def terms(labels: Mapping[str, str]) -> list[str]:
 
 VMS = Aggregates[Vm, VmView](
     of=VM,
-    revision=12,
+    revision=13,
     columns={
         "name": lambda state: state.name,
         "phase": lambda state: state.phase.value,
@@ -239,9 +239,12 @@ VMS = Aggregates[Vm, VmView](
         CREATE TABLE vms (
             {COMMON}, name text NOT NULL, phase text NOT NULL, node text, tags text[] NOT NULL,
             labels text[] NOT NULL
-        ) WITH (fillfactor = 70);
+        ) WITH (fillfactor = 70, {WHOLE_ROWS});
         CREATE INDEX ON vms (project, created) WHERE NOT deleted;
-        CREATE INDEX ON vms (project, name) WHERE NOT deleted;
-        CREATE INDEX ON vms (node) WHERE NOT deleted;
+        CREATE INDEX ON vms (project, name, created) WHERE NOT deleted;
+        CREATE INDEX ON vms (node, created) WHERE NOT deleted;
+        CREATE INDEX ON vms (project, phase, created) WHERE NOT deleted;
+        CREATE INDEX ON vms USING gin (labels) WITH (gin_pending_list_limit = 64) WHERE NOT deleted;
+        CREATE INDEX ON vms USING gin (tags) WITH (gin_pending_list_limit = 64) WHERE NOT deleted;
     """,
 )

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.scale import models, verify
+from bench.scale import lists, models, verify
 
 Figures = Mapping[str, float]
 Measure = Callable[[int, Path | None], Awaitable[Figures]]
-ROWS: dict[str, Measure] = {"verify": verify.measure, "models": models.measure}
+ROWS: dict[str, Measure] = {"verify": verify.measure, "models": models.measure, "lists": lists.measure}
 """Each measures on the log of a cloud with so many VMs, which is kept in a folder (None: the default)."""
 
 

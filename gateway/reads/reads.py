@@ -177,8 +177,13 @@ async def many(gateway: Gateway, request: Request, kind: str, filters: Mapping[s
     after, limit = await page_key(gateway, request, table.table) or 0, parameters.limit(request)
     await gateway.fresh(request, kind=kind)
     found = await pages.matching(gateway.pool, table, filters, after, limit, mine=mine(request, table.of.readable_by))
-    items = [shown(gateway, table, item) for item in found.items]
-    return listed(request, table.table, items, found.next, found.position)
+    if table in (NODES, TOKENS):
+        items = [shown(gateway, table, item) for item in found.items]
+        return listed(request, table.table, items, found.next, found.position)
+    rows_reflect(request, found.position)
+    rest = to_json({"next_page_token": parameters.token(request, table.table, found.next), "position": found.position})
+    text = f'{{"items":[{",".join(found.texts)}],'.encode() + rest[1:]
+    return Response(text, 200, media_type="application/json")
 
 
 async def projects(gateway: Gateway, request: Request) -> Response:
