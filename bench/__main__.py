@@ -30,6 +30,8 @@ NAMES = (
     "console",
     "scale",
     "several",
+    "rounds",
+    "fleet",
 )
 ELSEWHERE = {"scale": "bench.scale.rows"}
 """The modules of benchmarks that are not `bench.NAME`."""

@@ -5,6 +5,7 @@ A general client would cost more than the server that is measured.
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -36,9 +37,12 @@ class Connection:
     ) -> None:
         self._writer.close()
 
-    async def request(self, method: str, path: str, body: Any = None) -> Answer:
+    async def request(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         data = b"" if body is None else json.dumps(body).encode()
-        head = f"{method} {path} HTTP/1.1\r\n{self._head}Content-Length: {len(data)}\r\n\r\n"
+        more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        head = f"{method} {path} HTTP/1.1\r\n{self._head}{more}Content-Length: {len(data)}\r\n\r\n"
         self._writer.write(head.encode() + data)
         raw = await self._reader.readuntil(b"\r\n\r\n")
         status = int(raw[9:12])

@@ -8,7 +8,8 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from bench import homes
+from bench import fleet, homes, rounds
+from bench.fleet_parts import ROLES
 from tests.processes import alive
 from tests.waiting import eventually
 
@@ -98,3 +99,18 @@ def test_the_folder_of_a_node_stays_while_its_guests_cannot_be_removed(base: Pat
     assert folder.exists()
     homes.remove_leftovers("test:///default")
     assert not folder.exists()
+
+
+def test_the_slope_is_that_of_a_line() -> None:
+    assert rounds.slope([10.0, 11.0, 12.0, 13.0]) == 0.1
+    assert rounds.slope([5.0, 5.0, 5.0]) == 0.0
+    assert rounds.slope([7.0]) == 0.0
+
+
+async def test_a_few_rounds_and_a_small_fleet() -> None:
+    found = await rounds.measure(vms=6, rounds=2, nodes=2, rest=1)
+    assert len(found["cpu_ms_per_vm"]) == 2 and all(value > 0 for value in found["cpu_ms_per_vm"])
+    assert found["cores_at_rest_by_role"].keys() == {*ROLES, "simulation", "nats", "postgres"}
+    found = await fleet.measure(nodes=3, vms=6, rest=1)
+    assert found["events_at_rest"] == 0 and found["running_per_second"] > 0
+    assert 0 < found["first_lost_seconds"] <= found["all_lost_seconds"]

@@ -1,0 +1,95 @@
+"""The same work again and again in one log: VMs are created, run, and are deleted, in several rounds.
+
+Nothing may cost more because of what was deleted: `slope` is the growth of the CPU time of one VM from one round to the
+next, as a share of the first round (least squares). The nodes are simulated, without delays. The floor is the CPU time
+of a fixed piece of work before and after each round: on a busy machine all CPU time grows, and `slope_to_floor` is that
+of the ratio.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bench.fleet_parts import Cpu, count, create, delete, each, fleet, running, until
+
+SETTLE = 45.0
+"""Seconds after the last round until the measure at rest: a node repeats its last reports that long."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--vms", type=int, default=1000, help="VMs of each round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--nodes", type=int, default=10)
+    parser.add_argument("--rest", type=float, default=60.0, help="seconds of the measure at rest, all VMs deleted")
+
+
+async def measure(vms: int = 1000, rounds: int = 5, nodes: int = 10, rest: float = 60.0) -> dict[str, Any]:
+    figures: list[dict[str, Any]] = []
+    async with fleet(nodes) as made:
+        await one_round(made, max(2, vms // 10))  # warm
+        for _ in range(rounds):
+            figures.append(await one_round(made, vms))
+        await asyncio.sleep(min(SETTLE, rest))
+        cpu = Cpu(made)
+        await asyncio.sleep(rest)
+        at_rest = cpu.cores()
+        pss = made.pss_mib()
+    roles = list(figures[0]["cpu"])
+    totals = [sum(one["cpu"].values()) for one in figures]
+    floors = [one["floor"] for one in figures]
+    return {
+        "vms": vms,
+        "nodes": nodes,
+        "accepted_per_second": [round(one["accepted"]) for one in figures],
+        "running_per_second": [round(one["running"]) for one in figures],
+        "deleted_per_second": [round(one["deleted"]) for one in figures],
+        "cpu_ms_per_vm": [round(total, 2) for total in totals],
+        "floor_cpu_ms": [round(floor, 2) for floor in floors],
+        "slope": slope(totals),
+        "slope_to_floor": slope([total / floor for total, floor in zip(totals, floors, strict=True)]),
+        "slope_by_role": {role: slope([one["cpu"][role] for one in figures]) for role in roles},
+        "cpu_ms_per_vm_by_role": {role: [round(one["cpu"][role], 2) for one in figures] for role in roles},
+        "cores_at_rest": round(sum(at_rest.values()), 3),
+        "cores_at_rest_by_role": at_rest,
+        "pss_mib_by_role": pss,
+    }
+
+
+async def one_round(made: Any, vms: int) -> dict[str, Any]:
+    """Create so many VMs, wait until all run, delete them, and wait until none is left."""
+    before = floor_ms()
+    cpu, ids = Cpu(made), list[str]()
+    accepted = await each(made, range(vms), lambda http, _: create(http, ids))
+    run = accepted + await running(made, vms)
+    deletes = await each(made, ids, delete)
+    deletes += await until(lambda: count(made, "vms", "NOT deleted"), 0, "VMs are left")
+    spent = {name: seconds / vms * 1e3 for name, seconds in cpu.seconds().items()}
+    return {
+        "accepted": vms / accepted,
+        "running": vms / run,
+        "deleted": vms / deletes,
+        "cpu": spent,
+        "floor": (before + floor_ms()) / 2,
+    }
+
+
+def floor_ms() -> float:
+    """Milliseconds of CPU time of a fixed piece of work: JSON and hashes, as the roles do."""
+    body = {"id": "x" * 36, "state": {str(number): [number] * 8 for number in range(200)}}
+    started = time.process_time()
+    for _ in range(300):
+        hashlib.sha256(json.dumps(json.loads(json.dumps(body))).encode()).digest()
+    return (time.process_time() - started) * 1e3
+
+
+def slope(values: Sequence[float]) -> float:
+    """The growth from one round to the next, as a share of the first value of the fitted line."""
+    if len(values) < 2:
+        return 0.0
+    line = statistics.linear_regression(range(len(values)), values)
+    return round(line.slope / line.intercept, 4) if line.intercept > 0 else 0.0
