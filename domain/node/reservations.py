@@ -7,7 +7,7 @@ after an event shares almost all its nodes with the map before it. Its sum is ke
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, InstanceOf, PlainSerializer
+from pydantic import BeforeValidator, InstanceOf, PlainSerializer, TypeAdapter
 from rpds import HashTrieMap
 
 from domain.base import Resources
@@ -18,6 +18,7 @@ else:  # HashTrieMap is not generic at run time
     Map = HashTrieMap
 
 NOTHING = Resources()
+_BY_VM = TypeAdapter(dict[str, Resources])
 
 
 class Reserved(Mapping[str, Resources]):
@@ -87,11 +88,14 @@ def to_reserved(value: Any) -> Any:
     """The map made of a mapping of JSON values or resources; any other value unchanged."""
     if isinstance(value, Reserved) or not isinstance(value, Mapping):
         return value
-    return Reserved.of({vm: Resources.model_validate(each) for vm, each in value.items()})
+    return Reserved.of(_BY_VM.validate_python(value))
 
 
 def to_dict(reserved: Reserved) -> dict[str, dict[str, int]]:
-    return {vm: each.model_dump() for vm, each in sorted(reserved.items())}
+    return {
+        vm: {"vcpus": each.vcpus, "memory_mib": each.memory_mib, "disk_gib": each.disk_gib}
+        for vm, each in sorted(reserved.items())
+    }
 
 
 Reservations = Annotated[
