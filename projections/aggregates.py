@@ -17,7 +17,7 @@ from domain.accepted_requests import FIELD
 from domain.kind import Kind, Scope
 from eventstore.log.envelope import Ref
 from projections import bulk
-from projections.database import Connection, Mine, Pool, clean_json, fetch, key, parsed
+from projections.database import Connection, Mine, Pool, clean_json, fetch, key, parsed, select
 from projections.model import Batch, ReadModel, Row, Session, Step
 
 S = TypeVar("S")
@@ -115,24 +115,25 @@ class Aggregates(Generic[S, V]):
 
     async def load(self, conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[S]]:
         """The rows of these aggregates, as far as they exist."""
-        requested, rows = list(refs), dict[Ref, Row[S]]()
-        cursor = await conn.execute(
+        requested, loaded = list(refs), dict[Ref, Row[S]]()
+        stored = await select(
+            conn,
             f"""
             SELECT t.project, t.id, t.state::text AS state, t.version, t.position, t.created, t.digest
             FROM {self.table} t
             JOIN unnest(%s::text[], %s::text[]) AS requested (project, id) USING (project, id)
-            """.encode(),  # noqa: S608  (the table's name is a constant)
+            """,  # noqa: S608  (the table's name is a constant)
             [[ref.project for ref in requested], [ref.id for ref in requested]],
         )
-        for found in await cursor.fetchall():
-            rows[Ref(found["project"], self.kind, found["id"])] = Row(
+        for found in stored:
+            loaded[Ref(found["project"], self.kind, found["id"])] = Row(
                 self.of.stored.validate_json(found["state"]),
                 found["version"],
                 found["position"],
                 found["created"],
                 found["digest"],
             )
-        return rows
+        return loaded
 
     async def held(self, _: Connection, batch: Batch) -> dict[Ref, Row[S]]:
         """The rows that the aggregates of a batch have in the table."""

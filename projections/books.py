@@ -1,9 +1,12 @@
 """All read models, and how they process a batch of messages: read once, fold in order, write once."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+from psycopg.errors import PipelineAborted
 
 from domain.base import Event
 from domain.kind import nobody
@@ -33,6 +36,7 @@ TABLES: Mapping[str, Aggregates[Any, Any]] = {
     for table in (PROJECTS, TAGS, IMAGES, FLAVORS, NODES, ENROLLMENTS, VMS, USERS, SERVICE_ACCOUNTS, TOKENS)
 }
 
+T = TypeVar("T")
 Models = Sequence[ReadModel[Any, Any]]
 MODELS: tuple[ReadModel[Any, Any], ...] = (
     *(table.read_model for table in TABLES.values()),
@@ -126,26 +130,45 @@ def judged(recorded: Recorded) -> Judged:
 async def read(
     conn: Connection, models: Models, batch: Sequence[Judged], known: Mapping[Ref, Row[Any]] | None = None
 ) -> Books:
-    """The rows of all read models that these messages may change. `known`: aggregates that need not be read."""
+    """The rows of all read models that these messages may change. `known`: aggregates that need not be read.
+
+    In a pipeline this takes two round trips to Postgres, or one if all aggregates are known.
+    """
     events = [(recorded, found) for recorded, found in batch if not isinstance(found, Malformed)]
     needed = {recorded.ref for recorded, _ in events}
     rows = {ref: row for ref, row in known.items() if ref in needed} if known else {}
     needed -= rows.keys()
-    for model in models:
-        if model.histories is not None:
-            refs = [ref for ref in needed if model.follows(ref.kind)]
-            if refs:
-                rows.update(await model.histories(conn, refs))
-                needed -= rows.keys()
-    rows.update({ref: Row() for ref in needed})
+    rows.update(await _histories(conn, models, needed))
     touched = Batch(events, rows)
     kinds = {ref.kind for ref in rows}
-    held = {
-        model.name: await model.load(conn, touched)
-        for model in models
-        if model.load is not None and any(model.follows(kind) for kind in kinds)
-    }
-    return Books(models, rows, held)
+    loads = [(one.name, one.load) for one in models if one.load and any(one.follows(kind) for kind in kinds)]
+    loaded = await together([load(conn, touched) for _, load in loads])
+    return Books(models, rows, dict(zip((name for name, _ in loads), loaded, strict=True)))
+
+
+async def _histories(conn: Connection, models: Models, needed: Collection[Ref]) -> dict[Ref, Row[Any]]:
+    """The aggregates as they are stored. The first read model that has one counts."""
+    asked = [
+        each.histories(conn, refs)
+        for each in models
+        if each.histories is not None and (refs := [ref for ref in needed if each.follows(ref.kind)])
+    ]
+    rows = {ref: Row[Any]() for ref in needed}
+    for found in reversed(await together(asked)):
+        rows.update(found)
+    return rows
+
+
+async def together(queries: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of queries that are sent together. After all of them have ended, raises the first error.
+
+    A query that fails in a pipeline makes others fail, as aborted: the cause counts.
+    """
+    found = await asyncio.gather(*queries, return_exceptions=True)
+    wrong = [each for each in found if isinstance(each, BaseException)]
+    if wrong:
+        raise next((error for error in wrong if not isinstance(error, PipelineAborted)), wrong[0])
+    return [each for each in found if not isinstance(each, BaseException)]
 
 
 async def write(session: Session, before: Books, after: Books) -> None:

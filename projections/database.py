@@ -7,7 +7,7 @@ can fill a second copy beside the live one.
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -151,6 +151,13 @@ async def alone(conn: Connection, schema: str) -> None:
         if await free(conn, schema):
             return
         await asyncio.sleep(STANDBY_SECONDS)
+
+
+async def select(conn: Connection, query: str, params: Sequence[Any]) -> list[DictRow]:
+    """The rows of a query. Calls that wait at the same time, in one pipeline, share a round trip to the server."""
+    cursor = await conn.execute(query.encode(), params)
+    await asyncio.sleep(0)  # the others put their queries into the pipeline before the first one waits for its rows
+    return await cursor.fetchall()
 
 
 async def checkpoint(conn: Connection) -> int:

@@ -16,7 +16,7 @@ from domain.vm import Notice
 from eventstore.log.envelope import Recorded
 from eventstore.log.operations import event_context
 from projections import bulk
-from projections.database import LONGEST, Connection, Mine, Pool, clean_json, fetch, parsed
+from projections.database import LONGEST, Connection, Mine, Pool, clean_json, fetch, parsed, select
 from projections.model import Batch, ReadModel, Row, Session, Step, changes
 from projections.pages import cut
 from projections.times import maybe, text, utc
@@ -71,8 +71,8 @@ async def load(conn: Connection, batch: Batch) -> dict[str, Kept]:
     }
     if not ids:
         return {}
-    cursor = await conn.execute("SELECT state::text AS state, owner FROM operations WHERE id = ANY (%s)", [sorted(ids)])
-    found = [Kept(STORED.validate_json(row["state"]), row["owner"]) for row in await cursor.fetchall()]
+    stored = await select(conn, "SELECT state::text AS state, owner FROM operations WHERE id = ANY (%s)", [sorted(ids)])
+    found = [Kept(STORED.validate_json(row["state"]), row["owner"]) for row in stored]
     return {kept.operation.id: kept for kept in found}
 
 

@@ -22,7 +22,7 @@ from eventstore.log.envelope import Ref
 from eventstore.vault.vault import Erased, WrongMasterKey
 from projections import bulk
 from projections.compare import Difference
-from projections.database import Connection, Pool, clean, clean_json, fetch, parsed
+from projections.database import Connection, Pool, clean, clean_json, fetch, parsed, select
 from projections.model import Batch, ReadModel, Secrets, Session, Step, changes
 from runtime import logs
 
@@ -143,12 +143,13 @@ async def load(conn: Connection, batch: Batch) -> dict[Ref, Seed | None]:
     requested = [ref for ref, vm in batch.states("vm").items() if vm.node is not None]
     if not requested:
         return {}
-    cursor = await conn.execute(
+    stored = await select(
+        conn,
         """SELECT project, vm, name, ssh_keys, user_data, boots, booted, disk FROM seeds
            JOIN unnest(%s::text[], %s::text[]) AS requested (project, vm) USING (project, vm)""",
         [[ref.project for ref in requested], [ref.id for ref in requested]],
     )
-    return {Ref(row["project"], "vm", row["vm"]): _seed(row) for row in await cursor.fetchall()}
+    return {Ref(row["project"], "vm", row["vm"]): _seed(row) for row in stored}
 
 
 def fold(seeds: dict[Ref, Seed | None], step: Step[Vm]) -> None:

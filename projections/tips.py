@@ -8,7 +8,7 @@ from typing import Any
 
 from eventstore.log.envelope import Ref
 from projections import bulk
-from projections.database import Connection
+from projections.database import Connection, select
 from projections.model import Batch, ReadModel, Row, Session, Step, changes
 
 DDL = """
@@ -28,7 +28,8 @@ KEY = ("project", "kind", "id")
 
 async def tips_of(conn: Connection, refs: Collection[Ref]) -> dict[Ref, Row[Any]]:
     """The stored tips of these aggregates."""
-    cursor = await conn.execute(
+    stored = await select(
+        conn,
         """SELECT project, kind, id, version, position, created, digest FROM tips
            JOIN unnest(%s::text[], %s::text[], %s::text[]) AS requested (project, kind, id) USING (project, kind,
            id)""",
@@ -38,7 +39,7 @@ async def tips_of(conn: Connection, refs: Collection[Ref]) -> dict[Ref, Row[Any]
         Ref(found["project"], found["kind"], found["id"]): Row(
             None, found["version"], found["position"], found["created"], found["digest"]
         )
-        for found in await cursor.fetchall()
+        for found in stored
     }
 
 

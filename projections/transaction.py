@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from eventstore.log.envelope import Recorded, Ref
@@ -16,8 +17,9 @@ log = logs.get(__name__)
 Park = Callable[[Sequence[tuple[Recorded, str]]], Awaitable[None]]
 """Parks messages, with the reasons. Raises Unavailable; then nothing of the batch is committed."""
 
-#: The aggregates of a batch of at least so many messages are kept for the next batch.
-KEPT = 1000
+#: The aggregates of a batch of at least so many messages are kept for the next batch. Of smaller batches, the last
+#: RECENT ones are kept.
+KEPT, RECENT = 1000, 256
 
 
 class Overtaken(Exception):
@@ -42,12 +44,12 @@ async def apply(
 ) -> Mapping[Ref, Row[Any]]:
     """Apply the messages after position `after` and move the checkpoint, in one transaction.
 
-    `known`: aggregates as they are at `after`, which need not be read. Returns those of this batch, if it is large.
+    `known`: aggregates as they are at `after`, which need not be read. Returns those to keep for the next batch.
 
     `park` gets the malformed messages with the reasons, before the transaction is committed: they get a row in the
     audit index, and change nothing else. `inert`: treat all of them in this way. `skipped`: only move the checkpoint.
 
-    A few events use a pipeline, so a reader waits for five round trips to Postgres instead of thirteen. Many events use
+    A few events use a pipeline, so a reader waits for few round trips to Postgres. Many events use
     COPY, which cannot be part of a pipeline. Raises Overtaken if the checkpoint is not at `after`.
     """
     last = ordered(after, [recorded for recorded, _ in batch])
@@ -65,7 +67,15 @@ async def apply(
         await books.write(Session(conn, secrets, many), before, folded)
         await conn.execute("SELECT pg_notify(current_schema() || '_position', %s)", [str(last)])
         await park(folded.malformed)
-    return folded.rows if len(batch) >= KEPT else {}
+    return kept(known or {}, folded.rows, len(batch))
+
+
+def kept(known: Mapping[Ref, Row[Any]], rows: Mapping[Ref, Row[Any]], size: int) -> Mapping[Ref, Row[Any]]:
+    """The aggregates that need not be read again, the last used ones at the end. `rows`: after a batch of that size."""
+    if size >= KEPT:
+        return rows
+    both = {ref: row for ref, row in known.items() if ref not in rows} | dict(rows)
+    return dict(islice(both.items(), max(0, len(both) - RECENT), None))
 
 
 def ordered(after: int, batch: Sequence[Recorded]) -> int:

@@ -30,7 +30,7 @@ from typing_extensions import TypedDict
 from domain.vm import Phase, Vm
 from eventstore.log.envelope import Ref
 from projections import bulk
-from projections.database import Connection, Pool, fetch
+from projections.database import Connection, Pool, fetch, select
 from projections.model import Batch, ReadModel, Session, Step, changes
 
 DDL = """
@@ -132,15 +132,15 @@ async def load(conn: Connection, batch: Batch) -> dict[Ref, Spans]:
     requested = batch.states("vm")
     if not requested:
         return {}
-    cursor = await conn.execute(
+    stored = await select(
+        conn,
         f"""SELECT project, vm, {", ".join(SHARE)}, since, since_time FROM usage
             JOIN unnest(%s::text[], %s::text[]) AS requested (project, vm) USING (project, vm)
-            WHERE until IS NULL""".encode(),  # noqa: S608
+            WHERE until IS NULL""",  # noqa: S608
         [[ref.project for ref in requested], [ref.id for ref in requested]],
     )
     return {
-        Ref(row["project"], "vm", row["vm"]): (Span(shared(row), row["since"], row["since_time"]),)
-        for row in await cursor.fetchall()
+        Ref(row["project"], "vm", row["vm"]): (Span(shared(row), row["since"], row["since_time"]),) for row in stored
     }
 
 

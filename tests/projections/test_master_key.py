@@ -23,11 +23,11 @@ async def test_they_wait(number: int, nats_server: NatsServer, tmp_path: Path, m
     tries: list[int] = []
     made = Vault.of
 
-    def of(*given: Any) -> Any:
+    def of(*given: Any, **options: Any) -> Any:
         tries.append(number)
         if len(tries) < 3:
             raise OSError(number, os.strerror(number))
-        return made(*given)
+        return made(*given, **options)
 
     monkeypatch.setattr(Vault, "of", of)
     monkeypatch.setattr(patience, "RETRY", Backoff(first=0.0, last=0.0))
