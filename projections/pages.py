@@ -16,7 +16,7 @@ MOST = 500
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[V]):
-    """One page of a list. `texts`: the API's JSON of each item. `next`: the key for the next page; None for the last."""
+    """A page of a list. `texts`: the API's JSON of each item. `next`: the key of the next page; None for the last."""
 
     texts: list[str]
     next: int | None
