@@ -22,6 +22,7 @@ NAMES = (
     "replay",
     "load",
     "commands",
+    "costs",
     "reports",
     "boot",
     "stages",

@@ -47,9 +47,15 @@ class Cloud:
     #: the environment of all roles
     env: dict[str, str] = field(default_factory=dict)
     servers: Servers | None = None
+    #: the ports of further gateways
+    more_ports: list[int] = field(default_factory=list)
+    connections: int = 0
 
     def connection(self) -> Connection:
-        return Connection("127.0.0.1", self.http_port)
+        """A connection to a gateway; each time to the next one."""
+        ports = [self.http_port, *self.more_ports]
+        self.connections += 1
+        return Connection("127.0.0.1", ports[self.connections % len(ports)])
 
     async def bus(self) -> Client:
         """A bare connection of nats-py to the bus, with the operator's credential."""
@@ -61,14 +67,25 @@ class Cloud:
         name = role if role != A_NODE else f"{A_NODE}-{NODE}"
         return self.env | {"NEBULA_NATS_CREDS": str(Authority(self.home).file(name))}
 
-    async def start(self, role: str, *, name: str | None = None, **settings: str) -> Child:
-        """Start a role, as process `name`, with more settings. It is stopped in the end."""
-        command = [sys.executable, "-m", "cli.local.role", role]
+    async def start(
+        self, role: str, *, name: str | None = None, program: Sequence[str] | None = None, **settings: str
+    ) -> Child:
+        """Start a role, as process `name`, with more settings. It is stopped in the end.
+
+        `program`: the arguments of Python, instead of those that start the role.
+        """
+        command = [sys.executable, *(program or ("-m", "cli.local.role", role))]
         env = self.env_of(role) | settings
         # In our session, since Linux divides its processors among sessions first (autogroup).
         child = await spawn(name or role, command, self.home / "roles.log", env=env, new_session=False)
         self.processes[name or role] = child
         return child
+
+    async def start_another_gateway(self) -> None:
+        """Start a gateway on a port of its own, which gets its share of the connections."""
+        port = free_port()
+        await self.start("gateway", name=f"gateway-{len(self.more_ports) + 2}", NEBULA_HTTP_PORT=str(port))
+        self.more_ports.append(port)
 
     async def stop(self, name: str) -> None:
         """Stop a role."""

@@ -1,9 +1,11 @@
 """How many create commands are accepted over HTTP per second, next to raw durable publishes on the same server.
 
 64 in flight, each create a JSON body over its own keep-alive connection, every check on, answered 202 only when its
-event is on disk. The floor: nats-py publishing messages of the same size with 64 in flight, before and after.
+event is on disk. The floor: nats-py publishing messages of the same size with 64 in flight, before and after. With
+several gateways, each has its share of the connections; with several handlers, each gets its share of the commands.
 """
 
+import argparse
 import asyncio
 import time
 import uuid
@@ -22,13 +24,24 @@ EVENT_BYTES = 1000
 """About what a VmRequested takes on the wire: body and headers."""
 
 
-async def measure() -> dict[str, Any]:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gateways", type=int, default=1, help="number of gateways (1)")
+    parser.add_argument("--handlers", type=int, default=1, help="number of handlers (1)")
+    parser.add_argument("--count", type=int, default=COUNT, help=f"number of creates ({COUNT})")
+
+
+async def measure(gateways: int = 1, handlers: int = 1, count: int = COUNT) -> dict[str, Any]:
     async with cloud(["gateway", "handlers", "projections", "node"], NEBULA_LIBVIRT_URI="test:///default") as made:
+        for number in range(2, handlers + 1):
+            await made.start("handlers", name=f"handlers-{number}")
+        for _ in range(2, gateways + 1):
+            await made.start_another_gateway()
         await made.prepare()
-        await _creates(made, 500)  # warm
-        before = await _raw(made)
-        rate = await _creates(made, COUNT)
-        after = await _raw(made)
+        await all_healthy(made, gateways)
+        await creates(made, 500)  # warm
+        before = await raw(made, count)
+        rate = await creates(made, count)
+        after = await raw(made, count)
         floor = (before + after) / 2
         await _settled(made)
         alone = await _alone(made)
@@ -39,6 +52,8 @@ async def measure() -> dict[str, Any]:
         "raw_publishes_per_second": round(floor),
         "ratio": round(rate / floor, 3),
         "in_flight": IN_FLIGHT,
+        "gateways": gateways,
+        "handlers": handlers,
         "p50_ms_at_1_in_flight": round(percentile(alone, 0.50) * 1e3, 2),
         "p95_ms_at_1_in_flight": round(percentile(alone, 0.95) * 1e3, 2),
         "raw_p50_ms_at_1_in_flight": round(percentile(raw_alone, 0.50) * 1e3, 2),
@@ -60,7 +75,13 @@ async def _create(http: Connection) -> None:
         raise RuntimeError(f"create: {answer.status} {answer.body[:300]!r}")
 
 
-async def _creates(made: Cloud, count: int) -> float:
+async def all_healthy(made: Cloud, gateways: int) -> None:
+    """Wait until each gateway accepts commands."""
+    for _ in range(gateways):
+        await made.healthy()
+
+
+async def creates(made: Cloud, count: int, in_flight: int = IN_FLIGHT) -> float:
     """Accepted creates per second."""
     left = iter(range(count))
 
@@ -70,7 +91,7 @@ async def _creates(made: Cloud, count: int) -> float:
                 await _create(http)
 
     started = time.perf_counter()
-    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    await asyncio.gather(*(worker() for _ in range(in_flight)))
     return count / (time.perf_counter() - started)
 
 
@@ -115,21 +136,21 @@ async def _settled(made: Cloud) -> None:
         await expect(http, "GET", f"/v1/projects/{PROJECT}?min_position={last}")
 
 
-async def _raw(made: Cloud) -> float:
+async def raw(made: Cloud, count: int, in_flight: int = IN_FLIGHT) -> float:
     """Durable publishes per second by bare nats-py."""
     nc = await made.bus()
     js = nc.jetstream()
     await js.add_stream(StreamConfig(name="FLOOR", subjects=["floor.*"]))
     payload = b"x" * EVENT_BYTES
-    left = iter(range(COUNT))
+    left = iter(range(count))
 
     async def worker() -> None:
         for number in left:
             await js.publish(f"floor.{number}", payload)
 
     started = time.perf_counter()
-    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
-    rate = COUNT / (time.perf_counter() - started)
+    await asyncio.gather(*(worker() for _ in range(in_flight)))
+    rate = count / (time.perf_counter() - started)
     await js.delete_stream("FLOOR")
     await nc.close()
     return rate
