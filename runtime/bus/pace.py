@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from nats.aio.msg import Msg
 
+#: Seconds until a request is sent again as long as no answer is known, as in TCP: a process may have to begin first.
+UNKNOWN = 1.0
 #: Shares of a new time in the mean and in the deviation; deviations above the mean until a request is sent again.
 NEW, NEW_DEVIATION, DEVIATIONS = 1 / 8, 1 / 4, 4
 
@@ -33,7 +35,7 @@ class Pace:
     @property
     def seconds(self) -> float:
         """How long to wait for an answer until the request is sent again."""
-        expected = 0.0 if self._mean is None else self._mean + DEVIATIONS * self._deviation
+        expected = UNKNOWN if self._mean is None else self._mean + DEVIATIONS * self._deviation
         return min(max(expected, self._least), self._most)
 
     def pauses(self) -> Iterator[float]:
