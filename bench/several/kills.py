@@ -78,18 +78,22 @@ class Two:
         await self.cloud.processes[name(role, number)].kill()
 
     async def ready(self) -> None:
-        """Wait until all processes report that they work, and both gateways and both of guest-data answer."""
+        """Wait until all processes report that they work, and both gateways and both of guest-data answer.
+
+        A process that was killed counts as alive for some seconds, so the new one is looked for by its number.
+        """
         async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
             for ports in self.ports.values():
                 for port in ports:
                     await answers(http, port)
             url = f"http://127.0.0.1:{self.ports['gateway'][0]}/v1/status"
-            for _ in range(600):
-                roles = [each["role"] for each in (await http.get(url)).json()["roles"] if each["alive"]]
-                if all(roles.count(role) >= 2 for role in ("handlers", "projections")):
+            reporting = [name(role, number) for role in ("handlers", "projections") for number in (0, 1)]
+            for _ in range(1200):
+                alive = {each["process"]["pid"] for each in (await http.get(url)).json()["roles"] if each["alive"]}
+                if all(self.cloud.processes[each].pid in alive for each in reporting):
                     return
                 await asyncio.sleep(0.05)
-        raise RuntimeError(f"not two of each role work: {roles}")
+        raise RuntimeError("not two of each role work")
 
 
 def name(role: str, number: int) -> str:

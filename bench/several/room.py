@@ -17,6 +17,7 @@ from domain.vm import VmScheduled
 from eventstore.log.keyring import Keyring
 from eventstore.log.store import EventStore
 
+VMS = f"/v1/projects/{PROJECT}/vms"
 IN_FLIGHT = 64
 MEMORY_MIB = 64
 #: Seconds without a new message of the log after which nobody has anything left to do.
@@ -79,13 +80,27 @@ async def decide(made: Cloud, handlers: int) -> None:
 
 
 async def create(made: Cloud, count: int) -> None:
+    """Send so many creates. Each is sent again with the id of its VM where the answer says to try again."""
     left = iter(range(count))
 
     async def worker() -> None:
         async with made.connection() as http:
             for _ in left:
-                body = {"name": f"vm-{uuid.uuid4().hex[:12]}", "image": IMAGE, "vcpus": 1, "memory_mib": MEMORY_MIB}
-                await expect(http, "POST", f"/v1/projects/{PROJECT}/vms", body | {"disk_gib": 1})
+                vm = str(uuid.uuid4())
+                body = {
+                    "id": vm,
+                    "name": f"vm-{vm}",
+                    "image": IMAGE,
+                    "vcpus": 1,
+                    "memory_mib": MEMORY_MIB,
+                    "disk_gib": 1,
+                }
+                answer = await http.request("POST", VMS, body)
+                while answer.status == 503:
+                    await asyncio.sleep(0.1)
+                    answer = await http.request("POST", VMS, body)
+                if answer.status not in (202, 409):  # 409: it was accepted before, and the answer was lost
+                    raise RuntimeError(f"create: {answer.status} {answer.body[:500]!r}")
 
     await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
 
