@@ -7,7 +7,7 @@ from tests.soak.run import Plan, run
 
 @pytest.mark.qemu
 async def test_a_short_soak() -> None:
-    figures = await run(Plan(seed=7, seconds=20, nodes=5, vms=4, real=1, pause=(1.0, 4.0)), print)
+    figures = await run(Plan(seed=7, seconds=14, nodes=5, vms=4, real=1, pause=(1.0, 4.0)), print)
     assert figures.differences == []
     assert figures.accepted.total() > 50
     assert figures.kills.total() > 2
