@@ -10,7 +10,17 @@ import pytest
 
 import domain.node
 from domain.base import Rejected
-from domain.contract import Challenged, Desired, Introduction, NodeInfo, Power, Wanted
+from domain.contract import (
+    Challenged,
+    Daemon,
+    Desired,
+    HeartbeatAnswer,
+    Introduction,
+    KnownVms,
+    NodeInfo,
+    Power,
+    Wanted,
+)
 from domain.node import Node, evolve as evolve_node
 from eventstore.documents import Documents
 from eventstore.log.envelope import Ref
@@ -181,3 +191,25 @@ def test_a_daemon_whose_lease_nobody_ever_gave_is_told_after_a_while(monkeypatch
     for number in range(2 * MOST_UNKNOWN):
         beat(f"made-up-{number}", 1)
     assert len(liveness._unknown_leases) <= MOST_UNKNOWN
+
+
+def test_a_node_that_asks_gets_what_the_log_knows_of_its_vms_and_any_other_gets_nothing() -> None:
+    store: Any = None
+    world, boot = World(), "b" * 32
+    holder = Daemon(boot=boot, identity="i" * 32, host="h1", pid=1)
+    request = register().model_copy(update={"daemon": holder})
+    state: Node | None = fold(domain.node.evolve, domain.node.decide(None, request))
+    world._keep(ref := Ref("system", "node", "n1"), Loaded(state, Tip(ref, 1, 1)))
+    known = KnownVms(digest="0" * 32)
+    liveness = Liveness(store, world, 60, known={"n1": known}.get)
+
+    def beat(name: str, lease: int = 1, **more: Any) -> Rejected | Challenged | None:
+        said = {"node": name, "at": "2026-01-01T00:00:00Z", "boot": boot, "wanted_position": 0, "lease": lease}
+        return liveness.hear(subjects.heartbeat(name), json.dumps({**said, **more}).encode())
+
+    assert beat("n1") is None, "a daemon of an earlier version does not ask"
+    assert beat("n1", asks_known=True) == HeartbeatAnswer(challenge="", known=known)
+    assert beat("n1", lease=0, asks_known=True) is None, "it waits for the lease"
+    assert beat("nobody", asks_known=True) is None
+    lost = beat("n1", boot="another", asks_known=True)
+    assert isinstance(lost, Rejected) and lost.code == "lease_lost"
