@@ -5,8 +5,10 @@ Such events of earlier versions do not: then the address is derived from the VM'
 
 import hashlib
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from domain.vm import Vm
+if TYPE_CHECKING:
+    from domain.vm import Vm  # guest-data uses this file, and nothing else of VMs
 
 #: The number of addresses in QEMU's range, 52:54:00.
 ADDRESSES = 2**24
@@ -22,7 +24,7 @@ def derived(vm: str) -> str:
     return formatted(int.from_bytes(hashlib.sha256(vm.encode()).digest()[:3]))
 
 
-def of(vm: Vm) -> str:
+def of(vm: "Vm") -> str:
     return vm.mac or derived(vm.id)
 
 

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from eventstore.log.keyring import Keyring, NoKeyring
 from eventstore.log.store import EventStore
 from eventstore.parking.parking import Parking
-from gateway.access import oidc, pepper
+from gateway.access import pepper
 from gateway.access.addresses import networks
 from gateway.access.auth import Authentication
 from gateway.access.directory import Directory
@@ -33,8 +34,20 @@ from projections.position import Position, listen
 from runtime.bus import bus
 from runtime.settings import GatewaySettings
 
+if TYPE_CHECKING:
+    from gateway.access.oidc import Issuer
+
 #: Seconds for feeds to delete their consumers at the end.
 ENDING = 3.0
+
+
+def issuer_of(settings: GatewaySettings) -> "Issuer | None":
+    """The issuer of OIDC tokens; None if the settings name none. Raises BadIssuer."""
+    if settings.oidc_issuer is None:
+        return None
+    from gateway.access import oidc
+
+    return oidc.opened(settings)
 
 
 @asynccontextmanager
@@ -45,7 +58,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     """
     tokens = TokensFile(settings.tokens_file)
     tokens.load()
-    issuer = oidc.opened(settings)
+    issuer = issuer_of(settings)
     keys = pepper.load(settings.pepper_path)
     event_keys = Keyring(settings.event_keys_path)
     with contextlib.suppress(NoKeyring):  # handlers create them; until then the log cannot be read

@@ -1,6 +1,6 @@
 """The gateway's process."""
 
-from gateway.access.oidc import BadIssuer
+from gateway.access.oidc_login import BadIssuer
 from gateway.access.sites import is_loopback
 from gateway.access.tokens_file import BadTokens
 from gateway.app import application, opened

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nats.aio.client import Client
 from starlette.requests import Request
@@ -15,7 +15,6 @@ from eventstore.log.store import EventStore
 from gateway.access.auth import Authentication
 from gateway.access.directory import Directory
 from gateway.access.identity import Identity
-from gateway.access.oidc import Issuer
 from gateway.access.pepper import Pepper
 from gateway.access.refusals import Refusals
 from gateway.access.sessions import Sessions
@@ -38,6 +37,9 @@ from runtime.bus.pace import Pace
 from runtime.process import Process, this
 from runtime.tasks import tasks
 from runtime.tasks.essential import Essential
+
+if TYPE_CHECKING:
+    from gateway.access.oidc import Issuer
 
 #: Seconds that `min_position` waits.
 PATIENCE = 5.0
@@ -81,7 +83,7 @@ class Gateway:
     event_keys: Keyring
     #: the certificate (PEM) of the platform's authority
     authority: bytes | None = None
-    issuer: Issuer | None = None
+    issuer: "Issuer | None" = None
     process: Process = field(default_factory=this)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     unreadable: Unreadable = field(default_factory=Unreadable)

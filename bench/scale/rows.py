@@ -9,11 +9,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.scale import lists, models, verify
+from bench.scale import handlers, lists, models, rest, verify
 
 Figures = Mapping[str, float]
 Measure = Callable[[int, Path | None], Awaitable[Figures]]
-ROWS: dict[str, Measure] = {"verify": verify.measure, "models": models.measure, "lists": lists.measure}
+ROWS: dict[str, Measure] = {
+    "verify": verify.measure,
+    "models": models.measure,
+    "lists": lists.measure,
+    "handlers": handlers.measure,
+    "rest": rest.measure,
+}
 """Each measures on the log of a cloud with so many VMs, which is kept in a folder (None: the default)."""
 
 

@@ -16,13 +16,13 @@ from jwt.exceptions import (
     MissingRequiredClaimError,
     PyJWTError,
 )
-from pydantic import BaseModel
 
 from domain.access import Access, Grant
 from gateway.access import claims as judged
 from gateway.access.claims import BadClaim
 from gateway.access.identity import Identity, unauthorized
 from gateway.access.key_set import ALGORITHMS, IssuerAway, KeySet, PublicKey
+from gateway.access.oidc_login import BadIssuer, OidcLogin
 from gateway.http.problems import Problem
 from runtime.settings import GatewaySettings
 from runtime.trust import trusted
@@ -44,19 +44,6 @@ LATEST = 7_258_118_400.0
 
 Bindings = Callable[[str], frozenset[Grant]]
 """What a principal is granted by the log. Raises Problem (503) if that is not known now."""
-
-
-class BadIssuer(Exception):
-    """The settings of the issuer cannot be used. The text names the setting."""
-
-
-class OidcLogin(BaseModel):
-    """How to get a token of the issuer: by the device flow (RFC 8628), for this client."""
-
-    issuer: str
-    client_id: str
-    audience: str
-    scopes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.access.oidc import OidcLogin
+from gateway.access.oidc_login import OidcLogin
 from gateway.reads import reads
 from gateway.state import Gateway
 

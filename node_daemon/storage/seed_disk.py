@@ -11,14 +11,17 @@ import json
 import uuid
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import httpx
 import pycdlib
 
 from domain.contract import SeedMedium
 from node_daemon.failure import Temporary, of_os_error
 from runtime.files.files import put_in_place
 from runtime.trust import trusted_at
+
+if TYPE_CHECKING:
+    import httpx  # it is loaded with the first disk that has the data themselves: it takes 4 MiB
 
 #: The documents of a seed, and those that are left out if they are empty.
 DOCUMENTS = ("meta-data", "user-data", "vendor-data", "network-config")
@@ -53,6 +56,8 @@ def pointer(url: str) -> dict[str, bytes]:
 
 async def fetch(url: str) -> dict[str, bytes]:
     """The documents at a seed URL, by name. Raises Temporary for any failure of the data source."""
+    import httpx
+
     async with httpx.AsyncClient(timeout=SECONDS, trust_env=False, verify=trusted_at(url)) as client:
         try:
             return {name: await document(client, url, name) for name in DOCUMENTS}
@@ -60,7 +65,7 @@ async def fetch(url: str) -> dict[str, bytes]:
             raise Temporary(f"the cloud-init data source does not answer: {error!r}") from error
 
 
-async def document(client: httpx.AsyncClient, url: str, name: str) -> bytes:
+async def document(client: "httpx.AsyncClient", url: str, name: str) -> bytes:
     body = bytearray()
     async with client.stream("GET", url + name) as answer:
         if answer.status_code != 200:

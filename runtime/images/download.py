@@ -15,20 +15,22 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import httpx
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from runtime import logs
 from runtime.files.files import put
 from runtime.images.disk_room import allocate
-from runtime.images.image_client import client, send
 from runtime.images.image_hosts import Denied, ImageHosts
 from runtime.tasks.tasks import in_thread
 from runtime.text.urls import plain, shown
 from runtime.trust import HINT, distrusted
+
+if TYPE_CHECKING:
+    import httpx  # it is loaded with the first download: most processes make none, and it takes 4 MiB
 
 log = logs.get(__name__)
 
@@ -180,6 +182,10 @@ async def download(
     Raises Denied, NotFound, Encoded, Interrupted, TooLong, the errors of `check` and `takes` (a Verdict), and OSError
     if the part cannot be written.
     """
+    import httpx
+
+    from runtime.images.image_client import client, send
+
     known = part.origin()
     if known is not None and (known.url_sha256 != _hashed(url) or known.validator is None):
         known = None
@@ -201,7 +207,7 @@ async def download(
             if origin is not known:
                 check(origin.total)
                 part.begin(origin)
-            elif answer.status_code == httpx.codes.PARTIAL_CONTENT:
+            elif answer.status_code == HTTPStatus.PARTIAL_CONTENT:
                 check(origin.total)
             else:
                 return True  # all bytes have arrived before
@@ -233,13 +239,13 @@ def _message(error: Exception) -> str:
     return type(error).__name__ if "//" in text or "@" in text else text
 
 
-def _continues(answer: httpx.Response, known: Origin, part: Part, name: str) -> bool:
+def _continues(answer: "httpx.Response", known: Origin, part: Part, name: str) -> bool:
     """Whether the answer is the rest of the file; False: the whole file. Raises Interrupted if it is neither."""
-    if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+    if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         whole = _UNSATISFIED.fullmatch(answer.headers.get("content-range", ""))
         if whole is not None and int(whole[1]) == part.size:
             return True
-    elif answer.status_code != httpx.codes.PARTIAL_CONTENT:
+    elif answer.status_code != HTTPStatus.PARTIAL_CONTENT:
         return False
     else:
         found = _RANGE.fullmatch(answer.headers.get("content-range", ""))
@@ -254,20 +260,20 @@ def _number(text: str) -> int | None:
     return int(text) if _NUMBER.fullmatch(text) else None
 
 
-def check_encoding(answer: httpx.Response, name: str) -> None:
+def check_encoding(answer: "httpx.Response", name: str) -> None:
     """Raises Encoded for an answer with a content encoding: its bytes are not those of the file."""
     encoding = answer.headers.get("content-encoding", "").strip().lower()
-    if answer.status_code in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT) and encoding not in ("", "identity"):
+    if answer.status_code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT) and encoding not in ("", "identity"):
         raise Encoded(
             f"{name} is sent with Content-Encoding: {plain(encoding, 40)}, although none was accepted: configure its "
             "server to send the file without encoding, as application/octet-stream"
         )
 
 
-def _new_origin(answer: httpx.Response, url: str, name: str) -> Origin:
+def _new_origin(answer: "httpx.Response", url: str, name: str) -> Origin:
     """The server's description of a file that it sends from the beginning. Raises NotFound and Interrupted."""
     status = answer.status_code
-    if status != httpx.codes.OK:
+    if status != HTTPStatus.OK:
         raise (NotFound if status in FINAL else Interrupted)(
             f"{name} answers {status} {plain(answer.reason_phrase, 60)}"
         )
@@ -280,7 +286,7 @@ def _new_origin(answer: httpx.Response, url: str, name: str) -> Origin:
 
 
 async def _receive(
-    answer: httpx.Response,
+    answer: "httpx.Response",
     part: Part,
     total: int | None,
     most: int,

@@ -24,7 +24,7 @@ from cli.main import main
 from domain.access import Access, Grant, Role
 from gateway.access import key_set, oidc
 from gateway.access.identity import NOBODY, Identity
-from gateway.access.oidc import BadIssuer
+from gateway.access.oidc_login import BadIssuer
 from gateway.http.problems import Problem
 from gateway.main import run
 from runtime.settings import GatewaySettings
