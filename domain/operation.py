@@ -8,10 +8,9 @@ events open, fulfil, fail and cancel its operations.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import AwareDatetime
 from pydantic.dataclasses import dataclass as state
@@ -80,8 +79,7 @@ _NEW = Operation(
 """Template of a new operation: a copy of it is much faster than validating all fields."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventContext:
+class EventContext(NamedTuple):
     """What is known of an event besides its body: its aggregate, position, time, actor and operation."""
 
     operation: str | None

@@ -20,7 +20,7 @@ from projections.enrollments import ENROLLMENTS
 from projections.events import EVENTS
 from projections.flavors import FLAVORS
 from projections.images import IMAGES
-from projections.model import Batch, ReadModel, Row, Session, Step
+from projections.model import NO_ROW, Batch, ReadModel, Row, Session, Step
 from projections.nodes import NODES
 from projections.operation_rows import OPERATIONS
 from projections.projects import PROJECTS
@@ -113,7 +113,7 @@ class Books:
         table = TABLES.get(ref.kind)
         if table is None:
             return Step(recorded, None if inert else event), None
-        before = self.rows.get(ref, Row())
+        before = self.rows.get(ref, NO_ROW)
         wrong = follows(recorded, before.version, before.digest)
         if wrong is not None:
             return Step(recorded, stray=True), wrong
@@ -153,7 +153,7 @@ async def _histories(conn: Connection, models: Models, needed: Collection[Ref]) 
         for each in models
         if each.histories is not None and (refs := [ref for ref in needed if each.follows(ref.kind)])
     ]
-    rows = {ref: Row[Any]() for ref in needed}
+    rows: dict[Ref, Row[Any]] = dict.fromkeys(needed, NO_ROW)
     for found in reversed(await together(asked)):
         rows.update(found)
     return rows

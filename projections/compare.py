@@ -1,5 +1,6 @@
 """Compares two copies of the read models: which tables differ, and in which rows and columns."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -129,8 +130,10 @@ async def _table(table: str, live: _Side, replayed: _Side, excuse: Excuse | None
     )
     columns = [name for name in replayed_columns if name not in unequal]
     key = [name for name in replayed.shape.key if name in columns]
-    if not unequal and await _digest(table, live, columns) == await _digest(table, replayed, columns):
-        return None
+    if not unequal:
+        ours, replays = await asyncio.gather(_digest(table, live, columns), _digest(table, replayed, columns))
+        if ours == replays:
+            return None
     found = TableDifference(table, columns=unequal)
     async for difference in _rows(table, live, replayed, key, columns):
         if excuse is None or not await excuse(table, difference):

@@ -11,7 +11,7 @@ file needs a list. A batch of messages is applied in one transaction:
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from domain.base import Event, Sealed
 from eventstore.log.envelope import GENESIS, Recorded, Ref
@@ -31,8 +31,7 @@ class Secrets(Protocol):
     async def unsealed(self, sealed: Sealed) -> bytes: ...
 
 
-@dataclass(frozen=True)
-class Row(Generic[S]):
+class Row(NamedTuple, Generic[S]):
     """One aggregate, as of the last applied message. `state` is None if no known event has created it."""
 
     state: S | None = None
@@ -43,6 +42,10 @@ class Row(Generic[S]):
 
     def after(self, state: S | None, recorded: Recorded) -> "Row[S]":
         return Row(state, recorded.version, recorded.position, self.created or recorded.position, recorded.digest)
+
+
+#: An aggregate without an event.
+NO_ROW: Row[Any] = Row()
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from eventstore.log.envelope import Recorded
 from eventstore.log.operations import event_context
 from projections import bulk
 from projections.database import LONGEST, Connection, Mine, Pool, clean_json, fetch, parsed, select
-from projections.model import Batch, ReadModel, Row, Session, Step, changes
+from projections.model import NO_ROW, Batch, ReadModel, Session, Step, changes
 from projections.pages import cut
 from projections.times import maybe, text, utc
 
@@ -63,11 +63,10 @@ async def load(conn: Connection, batch: Batch) -> dict[str, Kept]:
 
     An operation that begins in the batch itself has no row yet; `fold` makes it from its events.
     """
-    nothing: Row[Any] = Row()
     ids = {
         id_
         for recorded, event in batch.events
-        for id_ in touched(recorded, event, batch.rows.get(recorded.ref, nothing).state)
+        for id_ in touched(recorded, event, batch.rows.get(recorded.ref, NO_ROW).state)
     }
     if not ids:
         return {}
