@@ -24,10 +24,10 @@ _BY_VM = TypeAdapter(dict[str, Resources])
 class Reserved(Mapping[str, Resources]):
     """The resources promised to each VM, by the VM's id. `total`: their sum. It is immutable."""
 
-    __slots__ = ("_by_vm", "total")
+    __slots__ = ("by_vm", "total")
 
     def __init__(self, by_vm: Map, total: Resources) -> None:
-        self._by_vm = by_vm
+        self.by_vm = by_vm
         self.total = total
 
     @classmethod
@@ -37,31 +37,31 @@ class Reserved(Mapping[str, Resources]):
     def insert(self, vm: str, resources: Resources) -> "Reserved":
         """The map with this promise to a VM, instead of an earlier one."""
         before = self.get(vm, NOTHING)
-        return Reserved(self._by_vm.insert(vm, resources), added(subtracted(self.total, before), resources))
+        return Reserved(self.by_vm.insert(vm, resources), added(subtracted(self.total, before), resources))
 
     def discard(self, vm: str) -> "Reserved":
         """The map without a promise to this VM."""
         before = self.get(vm)
-        return self if before is None else Reserved(self._by_vm.discard(vm), subtracted(self.total, before))
+        return self if before is None else Reserved(self.by_vm.discard(vm), subtracted(self.total, before))
 
     def __getitem__(self, vm: str) -> Resources:
-        return self._by_vm[vm]
+        return self.by_vm[vm]
 
     def __contains__(self, vm: object) -> bool:
-        return vm in self._by_vm
+        return vm in self.by_vm
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._by_vm)
+        return iter(self.by_vm)
 
     def __len__(self) -> int:
-        return len(self._by_vm)
+        return len(self.by_vm)
 
     def __hash__(self) -> int:
-        return hash(self._by_vm)
+        return hash(self.by_vm)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Reserved):
-            return self._by_vm == other._by_vm
+            return self.by_vm == other.by_vm
         return isinstance(other, Mapping) and dict(self) == dict(other)
 
     def __repr__(self) -> str:
