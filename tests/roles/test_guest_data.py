@@ -88,6 +88,7 @@ class Deployment:
 
     async def placed(self) -> Ref:
         ref = await self.cloud.create(user_data=await self.cloud.vault.seal("k" * 8, USER_DATA))
+        await self.secret(ref)  # makes the VM's key, as placement does before it
         await self.cloud.place(ref)
         return ref
 
