@@ -5,6 +5,7 @@ after an event shares almost all its nodes with the map before it. Its sum is ke
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, InstanceOf, PlainSerializer, TypeAdapter
@@ -32,12 +33,13 @@ class Reserved(Mapping[str, Resources]):
 
     @classmethod
     def of(cls, by_vm: Mapping[str, Resources]) -> "Reserved":
-        return cls(HashTrieMap(by_vm), added(NOTHING, *by_vm.values()))
+        shared = HashTrieMap({vm: same(resources) for vm, resources in by_vm.items()})
+        return cls(shared, added(NOTHING, *by_vm.values()))
 
     def insert(self, vm: str, resources: Resources) -> "Reserved":
         """The map with this promise to a VM, instead of an earlier one."""
         before = self.get(vm, NOTHING)
-        return Reserved(self.by_vm.insert(vm, resources), added(subtracted(self.total, before), resources))
+        return Reserved(self.by_vm.insert(vm, same(resources)), added(subtracted(self.total, before), resources))
 
     def discard(self, vm: str) -> "Reserved":
         """The map without a promise to this VM."""
@@ -66,6 +68,12 @@ class Reserved(Mapping[str, Resources]):
 
     def __repr__(self) -> str:
         return f"Reserved({dict(self)!r})"
+
+
+@lru_cache(maxsize=1024)
+def same(resources: Resources) -> Resources:
+    """One object for equal resources: many VMs have the same size."""
+    return resources
 
 
 def added(*resources: Resources) -> Resources:
