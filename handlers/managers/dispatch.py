@@ -10,6 +10,7 @@ server that is killed may bring back an older version of a document that was rem
 forgotten on a lost node stays until the node reports that nothing of the VM is left.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -75,6 +76,8 @@ class Dispatcher:
         self._watch = world.watch()
         #: for each VM the version that its documents are up to date with
         self._settled: dict[str, int] = {}
+        #: the URL of each node that is in the documents of its VMs
+        self._urls: dict[str, str] = {}
         self._vault_keys: set[str] = set()
 
     def driver(self) -> Driver:
@@ -116,11 +119,12 @@ class Dispatcher:
         deleted = self._world.deleted_vms
         if changes.everything:
             present = set(self._world.ids("vm"))
+            self._urls = {node.id: node.info.seed_url for node in self._world.nodes()}
             vms = present | ((self._documents.ids() | self._world.forgotten.keys() | self._vault_keys) & deleted)
             vms = {vm for vm in vms if vm not in deleted or self._is_unsettled(vm)}
             keys = (self._vault_keys & unneeded_keys(self._world.images())) | (self._vault_keys & deleted)
         else:
-            vms = set(changes.of("vm"))
+            vms = set(changes.of("vm")).union(*map(self._with_another_url, changes.of("node")))
             images = filter(None, map(self._world.image, changes.of("image")))
             keys = {key_of(each.registered_by) for each in images if each.phase in UNUSABLE and each.sealed_source}
             keys |= vms & deleted
@@ -129,6 +133,18 @@ class Dispatcher:
                 driver.submit(vm_id, partial(self._settle, vm_id), self._node_of(vm_id))
         for name in keys:
             driver.submit(f"key {name}", partial(self._destroy_key, name))
+
+    def _with_another_url(self, node_id: str) -> Iterable[str]:
+        """The VMs of a node whose URL for guests has changed: their documents are outdated."""
+        node = self._world.node(node_id)
+        if node is None:
+            return ()
+        before, self._urls[node_id] = self._urls.get(node_id), node.info.seed_url
+        if before in (None, node.info.seed_url):
+            return ()
+        for vm_id in node.reservations:
+            self._settled.pop(vm_id, None)
+        return node.reservations
 
     def _is_unsettled(self, vm_id: str) -> bool:
         """Whether a deleted VM was forgotten, or has a document that is no tombstone, or an old one."""

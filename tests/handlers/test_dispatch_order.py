@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from domain import node, vm
-from domain.base import replace
+from domain.base import Resources, replace
 from domain.contract import Desired, Wanted
 from domain.node import Node
 from domain.vm import Vm
@@ -20,7 +20,7 @@ from eventstore.log.judge import Tip
 from eventstore.log.store import Conflict, Loaded, Unavailable
 from handlers.managers import failure
 from handlers.managers.dispatch import Dispatcher
-from handlers.managers.wanted_documents import Key
+from handlers.managers.wanted_documents import READ_AGAIN, Key
 from handlers.world.world import World
 from runtime import subjects
 from runtime.tasks.backoff import Backoff
@@ -221,7 +221,8 @@ async def test_what_is_written_while_all_are_read_is_newer_than_what_is_read(bed
     await written(bed, uid(1), Desired.OFF)
     bed.stream.slow_read.set()
     await reading
-    assert bed.dispatcher._documents._written[Key("n1", "vm", uid(1))][0].desired is Desired.OFF
+    kept = bed.dispatcher._documents.get(Key("n1", "vm", uid(1)))
+    assert kept is not None and kept.desired is Desired.OFF
     bed.put(1, lives.RUNNING, 5)
     await written(bed, uid(1), Desired.ON)
 
@@ -242,3 +243,41 @@ async def test_a_document_that_somebody_removed_is_written_again(bed: Bed) -> No
     bed.stream.stood.clear()
     bed.put(1, [*lives.RUNNING, lives.ask(vm.StopVm)], 4)
     await written(bed, vm_id, Desired.OFF)
+
+
+async def test_the_documents_of_a_node_have_its_new_url_without_waiting_for_a_read(bed: Bed) -> None:
+    for number in (1, 2):
+        bed.put(number, lives.RUNNING, 3)
+        await written(bed, uid(number), Desired.ON)
+    ref = Ref("system", "node", "n1")
+    host = bed.world.node("n1")
+    assert host is not None
+    for vm_id in (uid(1), uid(2)):
+        host = replace(host, reservations=host.reservations.insert(vm_id, Resources(vcpus=1)))
+    host = replace(host, info=host.info.with_seed_url("http://192.0.2.99:1/"))
+    bed.world._keep(ref, Loaded(host, Tip(ref, 2, 2)))
+    for watch in bed.world._watches:
+        watch.add(ref)
+    bed.world.nudge()
+
+    def new() -> bool:
+        return all(b"192.0.2.99" in document.body for document in bed.stream.stood.values())
+
+    await eventually(new, "all documents have the new URL")
+
+
+async def test_all_documents_are_read_again_the_less_often_the_more_there_are(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 11):
+        bed.put(number, lives.RUNNING, 3)
+        await written(bed, uid(number), Desired.ON)
+    documents = bed.dispatcher._documents
+    documents._read_at = asyncio.get_running_loop().time() - READ_AGAIN + 10
+    assert not documents.is_due()
+    documents._read_at -= 20
+    assert documents.is_due()
+    monkeypatch.setattr("handlers.managers.wanted_documents.READ_EACH", READ_AGAIN)
+    assert not documents.is_due()
+    documents._connection -= 1
+    assert documents.is_due(), "the server may be another one"
