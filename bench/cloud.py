@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,9 +82,10 @@ class Cloud:
         return child
 
     async def start_another_gateway(self) -> None:
-        """Start a gateway on a port of its own, which gets its share of the connections."""
+        """Start a gateway on a port of its own. It gets its share of the connections once it answers."""
         port = free_port()
         await self.start("gateway", name=f"gateway-{len(self.more_ports) + 2}", NEBULA_HTTP_PORT=str(port))
+        await replace(self, http_port=port, more_ports=[]).healthy()
         self.more_ports.append(port)
 
     async def stop(self, name: str) -> None:

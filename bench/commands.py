@@ -37,7 +37,6 @@ async def measure(gateways: int = 1, handlers: int = 1, count: int = COUNT) -> d
         for _ in range(2, gateways + 1):
             await made.start_another_gateway()
         await made.prepare()
-        await all_healthy(made, gateways)
         await creates(made, 500)  # warm
         before = await raw(made, count)
         rate = await creates(made, count)
@@ -73,12 +72,6 @@ async def _create(http: Connection) -> None:
     answer = await http.request("POST", f"/v1/projects/{PROJECT}/vms", body())
     if answer.status != 202:
         raise RuntimeError(f"create: {answer.status} {answer.body[:300]!r}")
-
-
-async def all_healthy(made: Cloud, gateways: int) -> None:
-    """Wait until each gateway accepts commands."""
-    for _ in range(gateways):
-        await made.healthy()
 
 
 async def creates(made: Cloud, count: int, in_flight: int = IN_FLIGHT) -> float:
