@@ -67,12 +67,17 @@ def clustered(conf: str, member: Member, everybody: Sequence[Member], files: Pat
         [
             tagged,
             f'server_tags: ["host:{member.name}"]',
+            # Who is cut off or stands still gets no requests any more after six seconds.
+            'ping_interval: "2s"',
+            "ping_max: 2",
             f'tls {{ cert_file: {certificate}, key_file: {certificate}, min_version: "1.2", timeout: 5 }}',
             "cluster {",
             f"  name: {CLUSTER}",
             f"  listen: {json.dumps(member.route)}",
             "  no_advertise: true  # clients have the addresses of all servers in their settings",
             f"  routes: [{routes}]",
+            '  ping_interval: "1s"',
+            "  ping_max: 2",
             f"  tls {{ cert_file: {certificate}, key_file: {certificate}, ca_file: {authority}, verify: true,",
             '    min_version: "1.3", timeout: 5 }',
             "}",

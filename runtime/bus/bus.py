@@ -300,7 +300,7 @@ class Connection(QuickClient):
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction works
                 tls=self._tls,
                 connect_timeout=2,
-                ping_interval=5,
+                ping_interval=2,  # another server is found after six seconds at most
                 max_outstanding_pings=2,
                 pending_size=32 * 1024 * 1024,
                 error_cb=self._on_error,
