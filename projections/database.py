@@ -30,6 +30,16 @@ STANDBY_SECONDS = 0.5
 #: How many characters of a text a column holds.
 LONGEST = 512
 
+#: The server ends a session whose host is gone after eleven seconds: it may hold the lock of the writer.
+SESSION = {
+    "timezone": "UTC",
+    "jit": "off",
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+
 S = TypeVar("S")
 
 Connection = AsyncConnection[DictRow]
@@ -75,7 +85,7 @@ def conninfo(dsn: str, schema: str, role: str) -> str:
     """
     return make_conninfo(
         dsn,
-        options=f"-c search_path={schema} -c timezone=UTC -c jit=off",
+        options=" ".join(f"-c {name}={value}" for name, value in {"search_path": schema, **SESSION}.items()),
         application_name=f"nebula-{role}",
         connect_timeout=3,
         keepalives_idle=5,
