@@ -57,3 +57,15 @@ def adopt(
     except ServerError as error:
         raise CliError(str(error)) from error
     output.emit("adopted" if done else "nothing to adopt")
+
+
+@bus.command("check")
+def check(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of its streams (NEBULA_NATS_STORE).")],
+) -> None:
+    """Check that a stopped server of a cluster has its whole copy of the log. Run it before each start."""
+    from runtime.local import copies
+
+    found = copies.faults(store)
+    if found:
+        raise CliError("; ".join([*found, "remove this folder, so that the server copies all streams from the others"]))

@@ -17,6 +17,7 @@ from pathlib import Path
 from cli.local.cluster.cluster import SERVERS
 from cli.local.cluster.network import Host, command
 from runtime import subjects
+from runtime.local import copies
 from runtime.local.child import ServerError
 from tests.cluster.bed import Bed
 from tests.waiting import eventually
@@ -136,11 +137,11 @@ async def filtered(hosts: list[Host], rule: str, *, outgoing: bool = True) -> As
     try:
         for host in hosts:
             text = "".join(
-                f"chain {chain} {{ type filter hook {chain} priority 0; {side} != lo {rule}; }} "
+                f"chain {chain} {{ type filter hook {chain} priority 0; {side} != lo {rule}; }}\n"
                 for chain in chains
                 for side in ("iifname" if chain == "input" else "oifname",)
             )
-            await command("ip", "netns", "exec", str(host.namespace), "nft", f"table inet chaos {{ {text} }}")
+            await command("ip", "netns", "exec", str(host.namespace), "nft", f"table inet chaos {{\n{text}}}")
         yield
     finally:
         for host in hosts:
@@ -183,6 +184,9 @@ async def block_damaged(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
             case _:
                 block.unlink()
         how += f" ({block.name} of {size} bytes)"
+    if copies.faults(bed.cluster.store(name)):  # an operator would do the same, as the server does not start
+        shutil.rmtree(bed.cluster.store(name) / "jetstream")
+        how += ", and it is replaced"
     await bed.cluster.start_server(name)
     yield f"a block of the log on server {name} is {how}"
 

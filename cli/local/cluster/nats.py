@@ -6,6 +6,7 @@ from pathlib import Path
 from cli.local.bus_authority import SERVER, Deployed
 from cli.local.cluster.network import Host, Network
 from runtime.bus.accounts.authority import Authority
+from runtime.local import copies
 from runtime.local.child import ServerError, find_program, spawn, stop_leftover
 from runtime.local.servers import NatsServer, wait_for_jetstream
 from runtime.members import Member
@@ -38,6 +39,8 @@ async def start_member(home: Path, host: Host, store: Path, *, wait: bool = True
     pid_file = home / "run" / f"nats-{host.name}.pid"
     pid_file.parent.mkdir(exist_ok=True)
     await stop_leftover(pid_file, str(pid_file))
+    if found := copies.faults(store):
+        raise ServerError(f"nats-{host.name} cannot start: {'; '.join(found)}; remove {store}")
     within = ["env", f"--chdir={folder}"]  # the paths in its configuration are relative
     child = await spawn(
         f"nats-{host.name}",
