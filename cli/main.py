@@ -77,11 +77,15 @@ def up(
 
 
 @app.command(rich_help_panel=RUN)
-def demo() -> None:
+def demo(
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="On a cluster of three hosts on this machine, as root.")
+    ] = False,
+) -> None:
     """Show the whole life of a real VM: create, ready, restart, stop, start, delete. Then end."""
     from cli.demo.demo import main
 
-    main()
+    main(cluster=cluster)
 
 
 @app.command(rich_help_panel=RUN)

@@ -20,13 +20,16 @@ LAST_EVENTS = 12
 LAST_WORDS = 30
 
 
-def main() -> None:
-    """Run all steps. Raises CliError when one fails, Interrupted on Ctrl-C and SIGTERM."""
+def main(*, cluster: bool = False) -> None:
+    """Run all steps. `cluster`: on a cluster of three hosts on this machine.
+
+    Raises CliError when one fails, Interrupted on Ctrl-C and SIGTERM.
+    """
     settings = read(DemoSettings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     with ExitStack() as stack:
-        play(Demo(settings, stack))
+        play(Demo(settings, stack, cluster=cluster))
     output.emit(f"\nAll of it happened, in {output.duration(time.monotonic() - began)}.")
 
 

@@ -18,12 +18,16 @@ STOP_SECONDS = 60.0
 
 
 @contextmanager
-def platform(environment: Mapping[str, str], say: Callable[[str], None]) -> Iterator[None]:
-    """Run a `nebula up` for the demo, and stop it at the end. Raises CliError if it does not become ready.
+def platform(environment: Mapping[str, str], say: Callable[[str], None], *, cluster: bool = False) -> Iterator[None]:
+    """Run a `nebula up` for the demo, or a cluster with this machine as its only node, and stop it at the end.
+
+    Raises CliError if it does not become ready.
 
     In a session of its own, so that Ctrl-C leaves it running until the VM has been cleaned up.
     """
-    argv = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", "cli.main", "up"]
+    program = ["cli.local.cluster", "--node"] if cluster else ["cli.main", "up"]
+    environment = {**environment, **({"NEBULA_SIMULATE": "0"} if cluster else {})}
+    argv = ["setpriv", "--pdeathsig", "TERM", "--", sys.executable, "-m", *program]
     child = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,

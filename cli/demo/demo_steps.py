@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cli.client import output, waiting
 from cli.client.client import Client, Document, path
+from cli.client.command import trust_in
 from cli.client.credentials import Given, target
 from cli.client.errors import CliError, Refused
 from cli.client.session import Output, Session, note
@@ -48,7 +49,8 @@ class DemoSettings(NodeSettings):
 class Demo:
     """One demo. `stack` ends what it started; `vm` is the VM while it exists; `traces`: its traces on the host.
 
-    `guest` and `find_traces` ask the guest and the host; tests replace SSH and libvirt by others.
+    `guest` and `find_traces` ask the guest and the host; tests replace SSH and libvirt by others. `cluster`: its own
+    platform is a cluster.
     """
 
     def __init__(
@@ -57,7 +59,10 @@ class Demo:
         stack: ExitStack,
         guest: Callable[[Path], Guest] = Guest,
         find_traces: Callable[[str, str], demo_host.Traces] = demo_host.traces,
+        *,
+        cluster: bool = False,
     ) -> None:
+        self.cluster = cluster
         self.settings = settings
         self.stack = stack
         self.guest = guest(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nebula-demo-"))))
@@ -96,17 +101,17 @@ class Demo:
         if url is None:
             token = None
             if "home" not in self.settings.model_fields_set:
-                home /= "demo"
-            url = f"http://127.0.0.1:{(port := free_port())}"
+                home /= "demo-cluster" if self.cluster else "demo"
+            url = f"{'https' if self.cluster else 'http'}://127.0.0.1:{(port := free_port())}"
             environment = {"HOME": str(home), "HTTP_PORT": str(port), "SEED_PORT": str(free_port())}
             if self.source[0].startswith("/"):
                 environment["IMAGE_PATHS"] = str(Path(self.source[0]).parent)
             mine = {f"NEBULA_{name}": value for name, value in environment.items()}
-            self.stack.enter_context(demo_host.platform(mine, say))
+            self.stack.enter_context(demo_host.platform(mine, say, cluster=self.cluster))
         else:
             say(f"using the one at {url}")
         found = target(Given(url, token), Given(), home)
-        api = Client(found.url, found.token, note, found.help)
+        api = Client(found.url, found.token, note, found.help, trust=trust_in(found.ca))
         api.get(path("projects"))
         self.session = Session(api, Output.TABLE, PROJECT, wait=True, timeout=PATIENCE, key="", margin=MARGIN)
 

@@ -72,12 +72,15 @@ class Cluster:
         passable(self.home)
         for name in ("log", "run", "keys"):
             (self.home / name).mkdir(exist_ok=True)
+        for host in self.network.hosts:
+            passable(self.home / "hosts" / host.name)  # Postgres and guest-data are other users
         self.bus: Deployed = nats.deployed(self.home, self.network, SERVERS, simulated=self.simulate > 0)
         self.pair = postgres.pair(self.home, [self.network.host(name) for name in DATABASES])
         gateways = [(self.network.host(name).address, HTTP_PORT) for name in self.places.get(GATEWAY, ())]
         self.balancer = Balancer(gateways)
         self.roles = Supervisor([], self.home / "log")
         self._keeping: list[asyncio.Task[None]] = []
+        self._starting = {name: asyncio.Lock() for name in SERVERS}
 
     @property
     def nats_url(self) -> str:
@@ -127,8 +130,10 @@ class Cluster:
 
     async def start_server(self, name: str) -> None:
         """Start a server, and keep it running from now on."""
-        self.down.discard(name)
-        self.servers[name] = await nats.start_member(self.home, self.network.host(name), self.store(name))
+        async with self._starting[name]:  # two on one store would destroy it
+            if name not in self.servers or not self.servers[name].child.running:
+                self.servers[name] = await nats.start_member(self.home, self.network.host(name), self.store(name))
+            self.down.discard(name)
 
     async def stop_server(self, name: str) -> None:
         """Kill a server, which stays down."""
@@ -140,7 +145,7 @@ class Cluster:
         while True:
             await self.servers[name].child.process.wait()
             await asyncio.sleep(next(pauses))
-            if name not in self.down and not self.servers[name].child.running:
+            if name not in self.down:
                 with contextlib.suppress(ServerError):
                     await self.start_server(name)
                     pauses = RESTART.pauses()
