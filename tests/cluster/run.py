@@ -136,6 +136,8 @@ async def run(home: Path, seed: int, seconds: float, classes: Sequence[str], nod
             Feed("handlers", await stack.enter_async_context(made.connected(HANDLERS))),
             Feed("gateway", await stack.enter_async_context(made.connected(GATEWAY))),
         ]
+        for feed in feeds:
+            stack.push_async_callback(feed.close)
         try:
             await accepts(tally, 20)
             until = time.monotonic() + seconds
@@ -153,8 +155,6 @@ async def run(home: Path, seed: int, seconds: float, classes: Sequence[str], nod
         figures.accepted, figures.again = len(tally.operations), tally.again
         figures.violations += tally.wrong
         await compare(made, nodes, tally, feeds, reader, figures, say)
-        for feed in feeds:
-            await feed.close()
     return figures
 
 
