@@ -70,7 +70,7 @@ async def verify_log(
     before = None
     if kept is not None and not everything and against is None:
         try:
-            before = await kept.load(EventStore(nc), checkpoints, last)
+            before = await kept.load(EventStore(nc, event_keys), checkpoints, last)
         except Doubt as doubt:
             verifier.report.doubt = str(doubt)
     if before is not None:

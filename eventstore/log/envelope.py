@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from pydantic_core import from_json
@@ -22,6 +22,7 @@ from eventstore.log.macs import MAC, EventKeys, Fault
 from eventstore.log.upcast import TYPE_VERSION, opened
 from runtime import subjects
 from runtime.bus.header_text import decoded, encoded
+from runtime.lazy import lazy
 
 GENESIS = "0" * 64
 """The previous digest of an aggregate's first event."""
@@ -123,7 +124,7 @@ class Recorded:
         mine = (self.position, self.subject, self.body, self.headers, self.raw)
         return mine == (other.position, other.subject, other.body, other.headers, other.raw)
 
-    @cached_property
+    @lazy
     def ref(self) -> Ref:
         return ref_of(self.subject)
 
@@ -143,7 +144,7 @@ class Recorded:
     def previous(self) -> str:
         return self.headers["ce-prevhash"]
 
-    @cached_property
+    @lazy
     def time(self) -> datetime:
         """When it was decided."""
         return datetime.fromisoformat(self.headers["ce-time"])
@@ -161,13 +162,13 @@ class Recorded:
             return self.stored_at
         return decided.astimezone(UTC)
 
-    @cached_property
+    @lazy
     def context(self) -> Context:
         values = map(self.headers.get, _CONTEXT)
         actor, *rest = [decoded(value) if value is not None else None for value in values]
         return Context(actor or "", *rest)
 
-    @cached_property
+    @lazy
     def digest(self) -> str:
         return digest(self.subject, self.headers, self.body)
 
@@ -177,7 +178,7 @@ class Recorded:
             return None
         return self.event_keys.fault(self.position, self.digest, self.headers.get(MAC))
 
-    @cached_property
+    @lazy
     def event(self) -> Event:
         """The typed event, in the newest version of its type; `Foreign` if this program does not know its type."""
         return opened(self.headers, self.body)
