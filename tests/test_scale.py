@@ -4,9 +4,10 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from nats.js.errors import NotFoundError
 
-from bench.scale import rows
+from bench.scale import lists, models, rows
 from bench.scale.lives import AFTER_PLACEMENT, Life, nodes
 from bench.scale.logs import log_of, with_bus, with_log
 from domain.vm import Phase, Vm, evolve
@@ -82,3 +83,16 @@ async def test_the_rows_are_printed_with_their_growth(tmp_path: Path) -> None:
     assert isinstance(growth, dict)
     assert growth["verify"]["events"] > 1
     assert rows.growth({"a": 2.0, "b": 0.0, "c": 1.0}, {"a": 4.0, "b": 1.0}) == {"a": 2.0}
+
+
+async def test_the_read_models_are_made_and_proved(tmp_path: Path) -> None:
+    found = await models.measure(VMS, tmp_path)
+    assert found["verify_views_rows"] > found["events"] > 9 * VMS
+
+
+async def test_each_list_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "ROUNDS", 2)
+    monkeypatch.setattr(lists, "LIMIT", 1)
+    found = await lists.measure(10 * VMS, tmp_path)
+    assert found["lists"] > len(lists.choices()), "some have a deep page too"
+    assert found["vms_ratio"] > 0
