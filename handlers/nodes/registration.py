@@ -5,6 +5,11 @@ heartbeats renew it in memory. Another daemon gets the lease only once the holde
 for some time, or is known to have ended (`lease` in `domain/node/rules.py`).
 """
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from pydantic import ValidationError
@@ -32,6 +37,14 @@ log = logs.get(__name__)
 QUEUE = "handlers"
 #: Maximum number of refusals that are kept, so that each is logged once.
 MOST_LOGGED = 1000
+#: Maximum number of requests that are answered at a time.
+AT_A_TIME = 64
+#: Seconds after which a node does not wait any more for the answer to its registration.
+GIVEN_UP = 5.0
+
+
+async def nothing(_: str) -> None:
+    """The default of what a node gets with its lease."""
 
 
 class Registration:
@@ -58,6 +71,9 @@ class Registration:
         self._proofs = proofs
         self._keyed = keyed
         self._logged: dict[tuple[str, str], None] = {}
+        self._provide: Callable[[str], Awaitable[None]] = nothing
+        self._turns = asyncio.Semaphore(AT_A_TIME)
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def register(self, node_id: str, request: Introduction, *, signed: bool = False) -> LeaseGranted | Challenged:
         """Register the node, and grant its lease to the daemon. A signed request needs a challenge that was made after
@@ -106,7 +122,10 @@ class Registration:
         if msg.subject == subjects.register(node_id):
             introduction = Introduction.model_validate_json(msg.data)
             signed = self._signed(node_id, REGISTER, msg)
-            return Answer(replies.accepted(await self.register(node_id, introduction, signed=signed)))
+            found = await self.register(node_id, introduction, signed=signed)
+            if isinstance(found, LeaseGranted):
+                await self._provide(node_id)
+            return Answer(replies.accepted(found))
         leaving = Leaving.model_validate_json(msg.data)
         await self.leave(node_id, leaving, signed=self._signed(node_id, LEAVE, msg))
         return Answer(replies.accepted({}))
@@ -149,18 +168,24 @@ class Registration:
             del self._logged[next(iter(self._logged))]
 
     async def serve(self, nc: Client) -> None:
-        """Answer requests from now on."""
-        responder = SigningResponder(nc, self._proofs.keys if self._proofs is not None else None)
+        """Answer requests from now on, AT_A_TIME at a time, so that their appends are stored in groups.
 
-        async def reply(msg: Msg) -> Answer:
-            given = await self.reply(msg)
-            if msg.subject.endswith(".register"):
-                await provide(nc, node_named(msg.subject))
-            return given
+        After a power cut many nodes register at the same time. A request that nobody waits for any more is dropped:
+        otherwise its node would ask again before each answer, and no node would ever be registered.
+        """
+        responder = SigningResponder(nc, self._proofs.keys if self._proofs is not None else None)
+        self._provide = partial(provide, nc)
+
+        async def in_turn(msg: Msg, arrived: float) -> None:
+            async with self._turns:
+                if time.monotonic() - arrived < GIVEN_UP or not msg.subject.endswith(".register"):
+                    await responder.carry_out(msg, self.reply, self.note)
 
         async def answer(msg: Msg) -> None:
             if responder.accepts(msg):
-                await responder.carry_out(msg, reply, self.note)
+                task = asyncio.create_task(in_turn(msg, time.monotonic()))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
         for subject in (subjects.REGISTER_OF_ALL, subjects.LEAVE_OF_ALL):
             await nc.subscribe(subject, queue=QUEUE, cb=answer)

@@ -1,12 +1,15 @@
 """What nodes say is judged: the subject says who speaks, one daemon at a time, and counters have to be possible."""
 
+import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.errors import TimeoutError as NatsTimeout
 
 import domain.node
 from domain.base import Rejected
@@ -17,6 +20,7 @@ from domain.contract import (
     HeartbeatAnswer,
     Introduction,
     KnownVms,
+    LeaseGranted,
     NodeInfo,
     Power,
     Wanted,
@@ -28,10 +32,14 @@ from eventstore.log.judge import Tip
 from eventstore.log.store import Loaded
 from handlers.managers import liveness as module
 from handlers.managers.liveness import MOST_UNKNOWN, Liveness
+from handlers.nodes import registration
+from handlers.nodes.registration import Registration
 from handlers.world.world import World
 from runtime import subjects
+from runtime.local.servers import start_nats
 from tests.domain.story import fold
 from tests.domain.test_node import register
+from tests.eventstore.log import connection
 from tests.handlers.platform import WriteSide, daemon, write_side
 from tests.waiting import eventually
 
@@ -213,3 +221,41 @@ def test_a_node_that_asks_gets_what_the_log_knows_of_its_vms_and_any_other_gets_
     assert beat("nobody", asks_known=True) is None
     lost = beat("n1", boot="another", asks_known=True)
     assert isinstance(lost, Rejected) and lost.code == "lease_lost"
+
+
+async def test_many_nodes_register_at_the_same_time_and_late_requests_are_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a power cut. A request that its node has given up is not carried out, and delays no other."""
+    nothing: Any = None
+    served = Registration(nothing, nothing, nothing, 15)
+    free, begun = asyncio.Event(), list[str]()
+
+    async def answer(node_id: str, request: Introduction, *, signed: bool = False) -> LeaseGranted:
+        begun.append(node_id)
+        await free.wait()
+        return LeaseGranted(lease=1)
+
+    monkeypatch.setattr(served, "register", answer)
+    monkeypatch.setattr(registration, "GIVEN_UP", 1.0)
+    monkeypatch.setattr(served, "_turns", asyncio.Semaphore(20))
+    server = await start_nats(tmp_path)
+    try:
+        async with connection(server.url) as nc:
+
+            async def ask(number: int, seconds: float) -> bool:
+                name = f"n{number}"
+                body = Introduction(info=info(name), daemon=daemon(name)).model_dump_json().encode()
+                with suppress(NatsTimeout):
+                    return b'"lease"' in (await nc.request(subjects.register(name), body, timeout=seconds)).data
+                return False
+
+            await served.serve(nc)
+            first = [asyncio.create_task(ask(number, 60)) for number in range(20)]
+            await eventually(lambda: len(begun) == 20, "they are answered at the same time")
+            assert await asyncio.gather(*(ask(number, 1.5) for number in range(20, 60))) == [False] * 40
+            free.set()
+            assert await asyncio.gather(*first) == [True] * 20
+            assert await ask(60, 60) and len(begun) == 21, "nothing is done for those that gave up"
+    finally:
+        await server.stop()
