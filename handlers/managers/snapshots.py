@@ -5,23 +5,24 @@
   is removed, and the whole log is read.
 - After such a start the whole log is read again, slowly, up to the position of the snapshot. If that leads to another
   content, the file is removed, no further one is made, and this manager fails from then on, which `/healthz` shows.
-- A snapshot is written after each `events` new events, by a thread, from a copy that is made in one step.
+- A snapshot is written after each `events` new events, by threads, from a copy that is made in one step.
 
 Each handlers process does this for its own home (docs/decisions.md).
 """
 
 import asyncio
 import contextlib
+import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from eventstore.log.keyring import Keyring
-from eventstore.log.store import EventStore
+from eventstore.log.store import EventStore, Unavailable
 from handlers.managers.driver import Driver
 from handlers.world.contents import Contents, Restored, copied, messages
-from handlers.world.snapshot_file import NAME, Doubtful, Header, Snapshot, Writer, code_digest, content_of, opened
+from handlers.world.snapshot_file import NAME, Doubtful, Header, Snapshot, Writer, code_digest, opened
 from handlers.world.watch import Changes
 from handlers.world.world import World
 from runtime import logs
@@ -36,6 +37,8 @@ PERIOD = 1.0
 WRITING, IN_ALL = 0.5, 0.05
 #: Seconds after which the unfinished file of a process that was killed is removed.
 LEFT_OVER = 3600.0
+#: Seconds until the comparison reads again after the log was unavailable.
+AGAIN = 5.0
 #: Number of events that the comparison folds without a pause.
 SLICE = 16
 
@@ -187,7 +190,7 @@ class Snapshots:
         )
         await self.stored()
         started = time.monotonic()
-        await asyncio.to_thread(write, contents, header, self.path, secret)
+        await write(contents, header, self.path, secret)
         took = time.monotonic() - started
         if self._stopped:  # the comparison has ended meanwhile
             self.path.unlink(missing_ok=True)
@@ -217,7 +220,7 @@ class Snapshots:
             if self.keys.judges(header.position) != header.judges:  # it would be judged by others
                 self._compared = True
                 return
-            content = await asyncio.to_thread(lambda: content_of(paced(copied(other), self.share)))
+            content = await content_of(paced(copied(other), self.share))
             if content == header.content:
                 self._compared = True
                 log.info("snapshot of the world is what the log says", position=header.position)
@@ -233,7 +236,11 @@ class Snapshots:
         world, after = World(), 0
         while after < position:
             started = time.monotonic()
-            page = [one for one in await self.store.read(after) if one.position <= position]
+            try:
+                page = [one for one in await self.store.read(after) if one.position <= position]
+            except Unavailable:  # not again from the beginning, which may take hours
+                await asyncio.sleep(AGAIN)
+                continue
             if not page:
                 raise Differs(f"the log has no message between {after} and {position}")
             for start in range(0, len(page), SLICE):
@@ -246,27 +253,37 @@ class Snapshots:
         return world
 
 
-def paced(contents: Contents, share: float) -> Iterator[bytes]:
-    """The messages of a copy. Between two of them it sleeps, so that it works for this share of the time."""
+async def paced(contents: Contents, share: float) -> AsyncIterator[bytes]:
+    """The messages of a copy, each made by a thread. Between two of them it pauses, so that it works for this share of
+    the time.
+    """
     made = messages(contents)
     while True:
         started = time.monotonic()
-        message = next(made, None)
+        message = await asyncio.to_thread(next, made, None)
         if message is None:
             return
         yield message
-        time.sleep((time.monotonic() - started) * (1 / share - 1))
+        await asyncio.sleep((time.monotonic() - started) * (1 / share - 1))
 
 
-def write(contents: Contents, header: Header, path: Path, secret: bytes) -> None:
+async def write(contents: Contents, header: Header, path: Path, secret: bytes) -> None:
     """Write a snapshot, for at most a part of the time. Raises OSError, CannotPack."""
     writer = Writer(path, secret)
     try:
-        for message in paced(contents, WRITING):
-            writer.add(message)
-        writer.finish(header)
+        async for message in paced(contents, WRITING):
+            await asyncio.to_thread(writer.add, message)
+        await asyncio.to_thread(writer.finish, header)
     finally:
         writer.abandon()
+
+
+async def content_of(made: AsyncIterator[bytes]) -> str:
+    """The same digest as in the header of a snapshot with these messages."""
+    found = hashlib.sha256()
+    async for message in made:
+        found.update(message)
+    return found.hexdigest()
 
 
 def thinned(marks: list[tuple[int, str]]) -> list[tuple[int, str]]:

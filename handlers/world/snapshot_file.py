@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from sys import version_info
@@ -118,14 +118,6 @@ class Writer:
         with contextlib.suppress(OSError):
             self._file.close()
         self._part.unlink(missing_ok=True)
-
-
-def content_of(messages: Iterable[bytes]) -> str:
-    """The same digest as in the header of a snapshot with these messages."""
-    found = hashlib.sha256()
-    for message in messages:
-        found.update(message)
-    return found.hexdigest()
 
 
 class Snapshot:

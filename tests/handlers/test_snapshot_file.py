@@ -1,5 +1,6 @@
 """The file of a snapshot: in doubt it is not used."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 from eventstore.log import keyring
 from eventstore.log.envelope import Recorded
 from eventstore.log.keyring import Keyring
-from eventstore.log.store import EventStore
+from eventstore.log.store import EventStore, Unavailable
 from handlers.managers import snapshots
-from handlers.managers.snapshots import Begun, Snapshots, begin, check_log, thinned
+from handlers.managers.snapshots import Begun, Snapshots, begin, check_log, content_of, paced, thinned
 from handlers.world.contents import copied, messages
-from handlers.world.snapshot_file import DECIDING, FORMAT, NAME, Header, Writer, code_digest, content_of, opened
+from handlers.world.snapshot_file import DECIDING, FORMAT, NAME, Header, Writer, code_digest, opened
 from handlers.world.world import World
 from runtime.files import files
 from tests.event_keys import KEY, STRANGER, put_keys
@@ -71,7 +72,7 @@ async def test_a_start_has_the_world_that_was_written(home: Path) -> None:
     whole = read(World(), LOG)
     begun.world.newest = whole.newest
     assert list(messages(copied(begun.world))) == list(messages(copied(whole)))
-    assert begun.header.content == content_of(messages(copied(whole)))
+    assert begun.header.content == await content_of(paced(copied(whole), 1))
 
 
 async def test_without_a_file_the_whole_log_is_read(tmp_path: Path) -> None:
@@ -272,6 +273,36 @@ async def test_a_failed_write_leaves_the_file_before(home: Path, monkeypatch: py
         await of(home, read(World(), LOG))._write()
     assert (home / NAME).read_bytes() == before
     assert {path.name for path in home.iterdir()} == {NAME, "event.keys"}
+
+
+async def test_a_writer_that_is_cancelled_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (home / NAME).read_bytes()
+    monkeypatch.setattr(snapshots, "WRITING", 0.0001)
+    writing = asyncio.create_task(of(home, read(World(), LOG))._write())
+    while len(list(home.iterdir())) < 3:
+        await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.wait([writing], timeout=5)
+    assert writing.cancelled()
+    assert (home / NAME).read_bytes() == before and len(list(home.iterdir())) == 2
+
+
+async def test_the_comparison_goes_on_after_the_log_was_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Away(Log):
+        failures = 2
+
+        async def read(self, after: int, filter_: str | None = None, limit: int = 512) -> list[Recorded]:
+            if after and self.failures:
+                self.failures -= 1
+                raise Unavailable("away")
+            return await super().read(after, filter_, 50)
+
+    monkeypatch.setattr(snapshots, "AGAIN", 0.0)
+    begun = await start(home)
+    compared = of(home, begun.world, header=begun.header)
+    compared.store = cast(EventStore, Away(LOG))
+    await compared._compare()
+    assert compared._compared and cast(Away, compared.store).failures == 0
 
 
 async def test_the_file_of_a_killed_writer_is_removed_later(home: Path) -> None:
