@@ -28,6 +28,7 @@ from runtime.bus.accounts.table import (
     Account,
     Row,
 )
+from runtime.bus.streams import ADAPTED, GROUPED
 
 LIMITED = [role for role in ROLES.values() if role.name not in (MAINTENANCE, SYSTEM)]
 
@@ -100,7 +101,7 @@ def test_nobody_deletes_or_purges_what_is_kept() -> None:
     for call, allowed in (
         ("STREAM.DELETE", {BUCKET}),
         ("STREAM.PURGE", set(PURGED)),
-        ("STREAM.UPDATE", set(PURGED)),
+        ("STREAM.UPDATE", {*PURGED, subjects.VAULT}),  # by the authority
         ("STREAM.MSG.DELETE", {subjects.VAULT, WANTED}),
         ("STREAM.RESTORE", set()),
         ("STREAM.SNAPSHOT", set()),
@@ -166,3 +167,11 @@ def test_projections_read_no_more_than_they_apply() -> None:
 def stream_of(row: Row) -> str:
     (found,) = [part for part in row.subject.split(".") if part in STREAMS]
     return found
+
+
+def test_the_authority_may_adapt_each_stream_that_a_newer_version_changes() -> None:
+    """Without the right it would ask for ever, and nothing would be adapted."""
+    may = publishes(ROLES[AUTHORITY])
+    for stream in ADAPTED | GROUPED:
+        for call in ("INFO", "UPDATE"):
+            assert f"{API}.STREAM.{call}.{stream}" in may

@@ -226,6 +226,8 @@ def api() -> Iterator[Row]:
         yield row(f"STREAM.INFO.{stream}", [AUTHORITY], "its settings")
         yield row(f"STREAM.UPDATE.{stream}", [AUTHORITY], "new subjects of a newer version")
         yield row(f"STREAM.PURGE.{stream}", [HANDLERS], "remove what belongs to a deleted resource")
+    yield row(f"STREAM.INFO.{subjects.VAULT}", [AUTHORITY], "its settings")
+    yield row(f"STREAM.UPDATE.{subjects.VAULT}", [AUTHORITY], "atomic batches, in a newer version")
     delivered = f"{inbox(HANDLERS)}.>"
     yield Row(delivered, Account.CONTROL, (), (HANDLERS,), Answers.NONE, "what consumers deliver to handlers")
     told = "servers tell of each call: what maintenance does is recorded"
