@@ -20,6 +20,8 @@ from runtime import subjects
 from runtime.tasks.tasks import heed_cancellation
 
 PATIENCE = 1200.0
+UNCHANGED = 5.0
+"""Seconds without a new document after which all are written."""
 REST = 20.0
 """Seconds for which the CPU time at rest is measured."""
 CREATES, IN_FLIGHT = 2000, 64
@@ -97,7 +99,7 @@ async def answered(cloud: Cloud, method: str, path: str, body: object = None) ->
 async def all_documents(nc: Client) -> tuple[int, float]:
     """The number of wanted documents once no more are written, and the seconds in which they were written."""
     found, changed, first = -1, time.perf_counter(), 0.0
-    while time.perf_counter() - changed < 3:
+    while found <= 0 or time.perf_counter() - changed < UNCHANGED:
         heed_cancellation()
         await asyncio.sleep(0.1)
         try:
