@@ -6,6 +6,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from psycopg import ProgrammingError
 from psycopg.errors import PipelineAborted
 
 from domain.base import Event
@@ -162,13 +163,18 @@ async def _histories(conn: Connection, models: Models, needed: Collection[Ref]) 
 async def together(queries: Iterable[Awaitable[T]]) -> list[T]:
     """The results of queries that are sent together. After all of them have ended, raises the first error.
 
-    A query that fails in a pipeline makes others fail, as aborted: the cause counts.
+    A query that fails in a pipeline makes others fail, as aborted or without a result: the cause counts.
     """
     found = await asyncio.gather(*queries, return_exceptions=True)
     wrong = [each for each in found if isinstance(each, BaseException)]
     if wrong:
-        raise next((error for error in wrong if not isinstance(error, PipelineAborted)), wrong[0])
+        raise next((error for error in wrong if not follows_another(error)), wrong[0])
     return [each for each in found if not isinstance(each, BaseException)]
+
+
+def follows_another(error: BaseException) -> bool:
+    """Whether psycopg raises this of a query because another one in its pipeline has failed: no server said it."""
+    return isinstance(error, PipelineAborted) or (isinstance(error, ProgrammingError) and error.sqlstate is None)
 
 
 async def write(session: Session, before: Books, after: Books) -> None:
