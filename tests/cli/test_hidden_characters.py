@@ -162,6 +162,7 @@ OTHERS = {
         "bus init",
         "bus serve",
         "bus adopt",
+        "bus check",
         "image build",
     ),
     *("vm console", "vm console-log", "vm vnc"),
