@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from domain.contract import Power, ReportError, Wanted
+from domain.contract import Desired, Power, ReportError, Wanted
 from node_daemon.failure import Permanent, Superseded, Temporary
 from node_daemon.hypervisor.hypervisor import Have, Hypervisor, Refused, Unreachable
 from node_daemon.network.addresses import Addresses, EarlierBoots
@@ -60,7 +60,7 @@ FINAL_CODES: dict[type[Action], str] = {
 HELP: dict[type[Action], str] = {Restore: "; stop it by force to discard its memory, then start it"}
 
 #: Seconds to wait before a domain is made persistent, so that the report of its start is sent first. Guest and host
-#: compete for the CPUs at that time.
+#: compete for the CPUs at that time. A newer document ends the wait.
 REPORT_FIRST = 0.05
 
 #: Seconds between looks while the hypervisor does not answer. A new connection to it is a nudge as well.
@@ -189,8 +189,8 @@ class Lane:
                 return wait
             if self._in_doubt():
                 return CHECK_LEASE
-            if isinstance(step, Persist):
-                await asyncio.sleep(REPORT_FIRST)
+            if isinstance(step, Persist) and want.desired is Desired.ON:
+                await self._unchanged(want, REPORT_FIRST)
             have = await self._carry_out(step, want, have)
             if isinstance(step, Shutdown):
                 return min(ASK_AGAIN, self._grace_periods.remaining(want))
@@ -200,6 +200,15 @@ class Lane:
             if newest is None:
                 return None
             want = newest
+
+    async def _unchanged(self, want: Wanted, seconds: float) -> None:
+        """Wait so long, or until there is a newer document."""
+        until, nudged = time.monotonic() + seconds, self._nudged.is_set()
+        while self._wanted.get(self.vm) == want and (left := until - time.monotonic()) > 0:
+            self._nudged.clear()
+            nudged |= await happens(self._nudged, left)
+        if nudged:
+            self._nudged.set()  # whoever nudged expects a look after this step
 
     async def _carry_out(self, step: Action, want: Wanted, have: Have) -> Have | None:
         """Carry out the step. Returns the new state of the VM; None if it is unknown or the step failed."""

@@ -65,6 +65,19 @@ async def test_the_report_of_a_start_is_sent_before_its_configuration_is_stored(
         await eventually(connection.lookupByUUIDString(vm).isPersistent, "stored by the next daemon")
 
 
+async def test_what_is_wanted_next_does_not_wait_for_that_report(
+    node: Node, hypervisor: LibvirtHypervisor, connection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "REPORT_FIRST", 3600.0)
+    async with node.daemon(hypervisor):
+        for desired, reached in ((Desired.OFF, off), (Desired.PAUSED, paused)):
+            vm = await node.create()
+            await node.until(vm, on)
+            await node.change(vm, desired=desired)
+            await node.until(vm, reached)
+            assert connection.lookupByUUIDString(vm).isPersistent()
+
+
 async def test_paused_suspended_and_resumed(node: Node, hypervisor: LibvirtHypervisor) -> None:
     async with node.daemon(hypervisor):
         vm = await node.create()
