@@ -1,4 +1,4 @@
-"""`python -m bench NAME [--json] [OPTION]...`: run one benchmark, or all.
+"""`python -m bench NAME [--json] [OPTION]...`: run one benchmark, or all but the large ones.
 
 Each reports ratios to a floor that was measured in the same run, since machines are noisy. `--json` prints one JSON
 object on the last line. `python -m bench NAME --help` shows the options of a benchmark: its function `arguments` adds
@@ -29,18 +29,17 @@ NAMES = (
     "burst",
     "auth",
     "console",
-    "scale",
     "several",
-    "rounds",
-    "fleet",
 )
+LARGE = ("scale", "rounds", "fleet")
+"""Those that take many minutes: they are run by their names only."""
 ELSEWHERE = {"scale": "bench.scale.rows"}
 """The modules of benchmarks that are not `bench.NAME`."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, add_help=False)
-    parser.add_argument("name", nargs="?", choices=[*NAMES, "all"])
+    parser.add_argument("name", nargs="?", choices=[*NAMES, *LARGE, "all"])
     parser.add_argument("--json", action="store_true", help="one JSON object on the last line")
     parser.add_argument("--help", "-h", action="store_true")
     chosen, rest = parser.parse_known_args()
