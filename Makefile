@@ -17,7 +17,7 @@ up: setup  ## Start a cloud on this machine; Ctrl-C stops all but running guests
 cluster: setup  ## Start a cluster of three hosts in network namespaces of this machine, as root; Ctrl-C removes it
 	@.venv/bin/python -m cli.local.cluster $(ARGS)
 
-test: WORKERS ?= 4
+test: WORKERS ?= 5
 # Or each of the many processes that the tests start would compile all that it imports, again.
 test: export PYTHONDONTWRITEBYTECODE =
 test: setup  ## Run the tests against real servers (ARGS="-k servers")
