@@ -144,15 +144,19 @@ async def start_nats(
             home / "log" / "nats.log",
             env={"NEBULA_NATS_PORT": str(own), "NEBULA_NATS_STORE": json.dumps(str(store))},
         )
-        server = NatsServer(child, home, own, rest[0] if rest else 0, address, encrypted)
-        try:
-            await wait_for_jetstream(server)
-        except BaseException:
-            await child.kill()
-            raise
-        return server
+        return await once_ready(NatsServer(child, home, own, rest[0] if rest else 0, address, encrypted))
 
     return await on_free_ports((not port) + (accounts is None), start)
+
+
+async def once_ready(server: NatsServer) -> NatsServer:
+    """The server, once it serves JetStream. One that does not is ended. Raises ServerError."""
+    try:
+        await wait_for_jetstream(server)
+    except BaseException:
+        await server.child.kill()
+        raise
+    return server
 
 
 async def wait_for_jetstream(server: NatsServer) -> None:

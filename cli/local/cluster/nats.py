@@ -8,7 +8,7 @@ from cli.local.cluster.network import Host, Network
 from runtime.bus.accounts.authority import Authority
 from runtime.local import copies
 from runtime.local.child import ServerError, find_program, spawn, stop_leftover
-from runtime.local.servers import NatsServer, wait_for_jetstream
+from runtime.local.servers import NatsServer, once_ready
 from runtime.members import Member
 
 PORT = 4222
@@ -50,13 +50,7 @@ async def start_member(home: Path, host: Host, store: Path, *, wait: bool = True
         namespace=host.namespace,
     )
     server = NatsServer(child, home, PORT, 0, host.address, encrypted=True)
-    if wait:
-        try:
-            await wait_for_jetstream(server)
-        except BaseException:
-            await child.kill()
-            raise
-    return server
+    return await once_ready(server) if wait else server
 
 
 def urls(network: Network, servers: list[str]) -> str:
