@@ -53,8 +53,8 @@ def test_a_warning_says_which_way() -> None:
 
 
 def test_handlers_say_once_that_it_is_off_and_once_that_it_is_right() -> None:
-    known = SimpleNamespace(lease=1, holder=SimpleNamespace(boot="b", pid=1, host="h"))
-    world = cast(World, SimpleNamespace(node=lambda _: known))
+    known = SimpleNamespace(lost=False, lease=1, holder=SimpleNamespace(boot="b", pid=1, host="h"))
+    world = cast(World, SimpleNamespace(node=lambda _: known, watch=World().watch))
     liveness = Liveness(cast(EventStore, None), world, 15, 2.0)
 
     def hear(ahead: float) -> None:

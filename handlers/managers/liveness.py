@@ -21,6 +21,7 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore, Tip, Unavailable
 from handlers.apply import apply, manager, now
 from handlers.managers.driver import Driver
+from handlers.managers.looks import Looks
 from handlers.proofs import Proofs, Unproven
 from handlers.world.watch import Changes
 from handlers.world.world import World
@@ -63,6 +64,10 @@ class Liveness:
         self._connection = bus.stats["reconnects"] if bus is not None else 0
         self._store = store
         self._world = world
+        self._watch = world.watch(("node",))
+        self._looks = Looks()
+        self._lost: set[str] = set()
+        """The nodes that were lost when they were looked at."""
         self._timeout = timeout
         self._started = time.monotonic()
         self._heard: dict[str, float] = {}
@@ -121,6 +126,8 @@ class Liveness:
         self._free[beat.node] = beat.image_cache.free_bytes if beat.image_cache is not None else None
         self._clocks.setdefault(beat.node, ClockOffset()).note(beat.at, now())
         self._watch_clock(beat.node)
+        if known.lost:
+            self._looks.add(beat.node)
         return None
 
     def _is_new(self, beat: Heartbeat) -> bool:
@@ -192,12 +199,32 @@ class Liveness:
         return Driver("liveness", self._look, period=every)
 
     async def _look(self, changes: Changes, driver: Driver) -> None:
-        for found in self._world.nodes():
-            if self._is_lost(found) or self._is_back(found):
-                driver.submit(f"node {found.id}", partial(self._update, found.id))
-            if found.lost:
-                for vm_id in self._world.visible_vms(found.id):
-                    driver.submit(f"vm {vm_id}", partial(self._lose_vm, vm_id))
+        """Look at the nodes that have changed, may have become silent, or may be back; and at the VMs of lost ones."""
+        self._listens_since()  # a connection that was lost since the last look
+        changed = self._watch.take()
+        nodes = self._world.ids("node") if changed.everything else changed.of("node")
+        for node_id in {*self._looks.due(time.monotonic()), *nodes}:
+            if self._judge(node_id):
+                driver.submit(f"node {node_id}", partial(self._update, node_id))
+        for node_id in self._world.vm_index.visible.keys() & self._lost if self._lost else ():
+            for vm_id in self._world.visible_vms(node_id):
+                driver.submit(f"vm {vm_id}", partial(self._lose_vm, vm_id))
+
+    def _judge(self, node_id: str) -> bool:
+        """Whether a node has to be marked as lost or recovered. Says when to look at it again."""
+        found = self._world.node(node_id)
+        if found is None or not found.lost:
+            self._lost.discard(node_id)
+        else:
+            self._lost.add(node_id)
+        if found is None:
+            return False
+        if self._is_lost(found) or self._is_back(found):
+            self._looks.add(node_id)  # until it is marked
+            return True
+        if not found.lost:  # a lost one is looked at after its next heartbeat
+            self._looks.add(node_id, max(self._heard.get(node_id, 0.0), self._listens_since()) + self._timeout)
+        return False
 
     def _is_lost(self, found: Node) -> bool:
         """Whether a node has to be marked as lost."""

@@ -42,6 +42,10 @@ class Watch:
     async def next(self) -> "Changes":
         """Wait for a change, and return all changes."""
         await self._bell.wait()
+        return self.take()
+
+    def take(self) -> "Changes":
+        """All changes, without waiting for one."""
         self._bell.clear()
         taken = Changes(frozenset(self._changed), self._all)
         self._changed = set()

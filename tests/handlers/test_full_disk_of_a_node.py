@@ -25,8 +25,10 @@ def beat(node: str, free: int | None, *, lease: int = 1, says: bool = True) -> b
 
 
 def liveness(timeout: float = 600) -> Liveness:
-    known = SimpleNamespace(lease=1, holder=SimpleNamespace(boot="b", pid=1, host="h", since=datetime.now(UTC)))
-    world = SimpleNamespace(node=lambda _: known)
+    known = SimpleNamespace(
+        lost=False, lease=1, holder=SimpleNamespace(boot="b", pid=1, host="h", since=datetime.now(UTC))
+    )
+    world = SimpleNamespace(node=lambda _: known, watch=World().watch)
     return Liveness(cast(EventStore, None), cast(World, world), timeout)
 
 

@@ -1,17 +1,18 @@
 """Silence of nodes as one handlers process can know it: it accuses nobody for what it could not hear."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from domain.contract import Heartbeat
+from eventstore.log.envelope import Ref
 from eventstore.log.store import EventStore
 from handlers.managers import liveness as module
 from handlers.managers.driver import Driver
 from handlers.managers.liveness import Liveness
-from handlers.world.watch import Changes
+from handlers.world.watch import Changes, Watch
 from handlers.world.world import World
 from runtime import subjects
 
@@ -25,14 +26,22 @@ class Cloud:
         self.now = 1000.0
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
         self.holder = SimpleNamespace(boot="b", pid=1, host="h", since=datetime(2026, 1, 1, tzinfo=UTC))
-        self.node = SimpleNamespace(id="n", lost=False, retired_at=None, lease=1, holder=self.holder)
+        self.node: Any = SimpleNamespace(id="n", lost=False, retired_at=None, lease=1, holder=self.holder)
+        self.watch = Watch(("node",))
         self.bus = SimpleNamespace(is_connected=True, stats={"reconnects": 0})
         world: Any = SimpleNamespace(
-            node=lambda _: self.node, nodes=lambda: [self.node], visible_vms=lambda _: frozenset()
+            node=self.looked_up,
+            ids=lambda _: ["n"],
+            vm_index=SimpleNamespace(visible={}),
+            watch=lambda kinds: self.watch,
         )
         store = cast(EventStore, None)
         self.liveness = Liveness(store, cast(World, world), TIMEOUT, bus=cast(Any, self.bus))
-        self.judged: list[str] = []
+        self.lookups = 0
+
+    def looked_up(self, _: str) -> Any:
+        self.lookups += 1
+        return self.node
 
     def beat(self) -> None:
         told = Heartbeat(node="n", at=datetime.now(UTC), boot="b", wanted_position=0, lease=1)
@@ -99,3 +108,46 @@ async def test_a_daemon_that_has_just_got_the_lease_is_not_silent_yet(cloud: Clo
     assert await cloud.accused()
     cloud.holder.since = datetime.now(UTC)
     assert not await cloud.accused()
+
+
+async def test_a_look_costs_nothing_for_a_node_that_sends_heartbeats(cloud: Cloud) -> None:
+    cloud.beat()
+    assert not await cloud.accused()
+    seen = cloud.lookups
+    for _ in range(int(TIMEOUT)):
+        assert not await cloud.accused()
+    assert cloud.lookups == seen, "the node was looked at although nothing may have changed"
+
+
+async def test_a_lost_node_is_looked_at_after_a_heartbeat_only(cloud: Cloud) -> None:
+    cloud.beat()
+    cloud.now += TIMEOUT + 1
+    assert await cloud.accused()
+    cloud.node.lost = True
+    assert not await cloud.accused()
+    seen = cloud.lookups
+    cloud.now += 10 * TIMEOUT
+    assert not await cloud.accused()
+    assert cloud.lookups == seen
+    cloud.beat()
+    assert await cloud.accused()
+    assert await cloud.accused(), "until it is marked as recovered"
+
+
+async def test_a_node_whose_holder_changes_is_looked_at_again(cloud: Cloud) -> None:
+    """The age of a lease is measured by the clock of the host, which may jump."""
+    cloud.holder.since = datetime.now(UTC)
+    cloud.now += TIMEOUT + 1
+    assert not await cloud.accused(), "its daemon has just got the lease"
+    cloud.holder.since -= timedelta(seconds=TIMEOUT + 1)
+    assert await cloud.accused()
+
+
+async def test_a_node_that_is_recorded_later_is_watched(cloud: Cloud) -> None:
+    late, cloud.node = cloud.node, None
+    assert not await cloud.accused()
+    cloud.now += 2 * TIMEOUT
+    cloud.node = late
+    assert not await cloud.accused(), "nothing has changed as far as the world has said"
+    cloud.watch.add(Ref("system", "node", "n"))
+    assert await cloud.accused()
