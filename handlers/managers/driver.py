@@ -166,8 +166,11 @@ class Driver:
         """Cancel all items, and begin no more. The next round looks at everything."""
         self._closed = True
         await end([item.task for item in self._items.values() if item.task is not None])
-        for key in list(self._items):
-            self._forget(key)
+        for key, item in list(self._items.items()):
+            if item.task is not None:  # it has ended, and its callback comes later
+                self._done(key, item, item.task)
+            else:
+                self._forget(key)
         self._look_failure = self._round_failure = None
         self._away, self._not_before = 0, 0.0
         if self._watch is not None:
@@ -280,6 +283,8 @@ class Driver:
         heed_cancellation()
 
     def _done(self, key: str, item: Item, task: asyncio.Task[None]) -> None:
+        if item.task is not task:
+            return  # `close` has done this before
         item.task = None
         self._running.discard(key)
         if (behind := self._lanes.leave(item.lane)) is not None:

@@ -282,6 +282,27 @@ async def test_an_ended_driver_leaves_nothing_behind(lines: list[Any]) -> None:
     assert driver.status().running == 0
 
 
+@pytest.mark.parametrize("work", [well, Fails(ValueError())])
+async def test_an_item_that_has_just_ended_does_not_trouble_a_driver_that_ends(
+    work: Callable[[], Awaitable[None]], lines: list[Any]
+) -> None:
+    """Its callback comes after the driver has forgotten all items; the same key may run again by then."""
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    driver = Driver("m", Items().look, period=9, per_lane=1)
+    driver.submit("k", work, "lane")
+    driver.submit("behind", hangs, "lane")
+    await asyncio.sleep(0)
+    await driver.close()
+    driver._closed = False
+    driver.submit("k", hangs, "lane")
+    await asyncio.sleep(0)
+    assert errors == []
+    assert (driver.known(), driver.status().running) == ({"k"}, 1)
+    await driver.close()
+    assert (driver.known(), driver.status().running) == (set(), 0)
+
+
 # ── rounds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
