@@ -1,11 +1,12 @@
 """The handlers process: the command loop, the process managers, and the queue of reports."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from nats.aio.client import Client
 
@@ -60,6 +61,7 @@ from runtime.settings import HandlersSettings
 from runtime.tasks.essential import Essential, until_stopped
 from runtime.tasks.patience import PASSING, CannotRun, patiently
 from runtime.tasks.stopping import on_signals
+from runtime.tasks.tasks import to_the_end
 
 log = logs.get(__name__)
 
@@ -223,6 +225,11 @@ async def give_back(lease: Lease, nc: Client) -> None:
         await lease.give_back()
 
 
+async def finish(stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Stop a part in its own time: a process that stops is cancelled again and again (`until_stopped`)."""
+    await to_the_end(stop())
+
+
 async def caught_up(world: World, store: EventStore) -> None:
     """Wait until the world has reached the end that the log has now."""
     await world.reached(await store.last_position())
@@ -243,7 +250,7 @@ async def serve(settings: HandlersSettings) -> None:
         stack.push_async_callback(nc.close)
         process = this()
         lease = Lease(Documents(nc, subjects.MANAGERS, timeout=2.0), process)
-        stack.push_async_callback(give_back, lease, nc)
+        stack.push_async_callback(finish, partial(give_back, lease, nc))
         essential = await stack.enter_async_context(Essential())
         essential.start("bus", nc.until_ended())
         parts = await essential.during(assemble(settings, nc, process))
@@ -265,7 +272,7 @@ async def serve(settings: HandlersSettings) -> None:
         for driver in parts.drivers:
             essential.start(driver.name, driver.run(lease))
         await parts.commands.start()
-        stack.push_async_callback(parts.commands.stop)
+        stack.push_async_callback(finish, parts.commands.stop)
         await hear_heartbeats(nc, parts.liveness)
         await parts.registration.serve(nc)
         await parts.joining.serve(nc)
@@ -282,7 +289,7 @@ async def serve(settings: HandlersSettings) -> None:
         stack.push_async_callback(pieces.stop)
         queues = Queues(nc, parts.parking, settings.max_deliver)
         receive(queues, parts.reports)
-        stack.push_async_callback(queues.stop)
+        stack.push_async_callback(finish, queues.stop)
         essential.start("messages in work", queues.keep())
         await essential.during(queues.start())
         log.info("handlers ready")

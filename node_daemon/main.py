@@ -1,9 +1,6 @@
 """The node daemon's entry point: it connects the parts, and stops them cleanly."""
 
 import asyncio
-import contextlib
-from collections.abc import Coroutine
-from typing import Any
 
 from node_daemon.asks.answers import Answers
 from node_daemon.asks.proofs import AskProofs
@@ -29,6 +26,7 @@ from runtime.bus.refused_calls import RefusedGuest, refused_packets
 from runtime.settings import NodeSettings
 from runtime.tasks.essential import Essential, until_stopped
 from runtime.tasks.stopping import on_signals
+from runtime.tasks.tasks import to_the_end
 
 log = logs.get(__name__)
 
@@ -76,15 +74,6 @@ def firewall_of(
         records.note(refused_packets(place, vm), packets)
 
     return HostFirewall(names, hypervisor.guest_network, bus_addresses(settings.nats_url), dropped)
-
-
-async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Finish `work`, although a task that ends is cancelled again every half second."""
-    task = asyncio.create_task(work)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
-    await task
 
 
 async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:

@@ -56,7 +56,7 @@ OMITTED = {"ok": {"state": {FIELD}}}
 PATIENCE = 4.0
 RETRY = Backoff(first=0.02, last=0.4, jitter=1.0)
 #: Seconds for the answers to commands that are in flight when the process stops.
-STOPPING = 5.0
+STOPPING = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,16 @@ class CommandLoop:
         self._subscription = await self._nc.subscribe(subjects.COMMANDS, queue=QUEUE, cb=self._accept)
 
     async def stop(self) -> None:
-        """Accept no more commands, so that other processes get them, and answer those in flight."""
-        if self._subscription is None:
+        """Accept no more commands, so that other processes get them, and answer those in flight. Returns after STOPPING
+        seconds at the latest.
+        """
+        if self._subscription is None or not self._nc.is_connected:
             return
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             async with asyncio.timeout(STOPPING):
                 await self._subscription.drain()  # type: ignore[no-untyped-call]
                 await asyncio.gather(*self._running)
+                await self._nc.flush()  # or answers that wait to be written would be lost with the connection
 
     async def _accept(self, msg: Msg) -> None:
         if not self._responder.accepts(msg):

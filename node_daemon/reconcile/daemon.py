@@ -28,7 +28,7 @@ from node_daemon.storage.folder import identity
 from runtime import logs
 from runtime.settings import NodeSettings
 from runtime.tasks.essential import Essential
-from runtime.tasks.tasks import end, happens
+from runtime.tasks.tasks import end, happens, to_the_end
 
 log = logs.get(__name__)
 
@@ -117,7 +117,7 @@ class Daemon:
                 essential.start("work", self._work_for_ever())
                 await essential.for_ever()
         finally:
-            await self._membership.leave()
+            await to_the_end(self._membership.leave())
 
     async def _work_for_ever(self) -> None:
         while True:

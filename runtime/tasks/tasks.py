@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -45,6 +45,17 @@ def heed_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Finish `work`, although a task that ends is cancelled again every half second (`end`). So `work` has to end by
+    itself. The caller has to raise CancelledError afterwards.
+    """
+    task = asyncio.create_task(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    await task
 
 
 async def in_thread(function: Callable[..., T], *args: Any) -> T:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from node_daemon.main import to_the_end
+from runtime.tasks.tasks import to_the_end
 
 
 async def test_work_at_the_end_is_finished_although_its_task_is_cancelled_again() -> None:
