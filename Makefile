@@ -1,6 +1,6 @@
 # Every target below sets up first what it needs (scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up cluster test chaos-log chaos-cluster soak check bench lock clean
+.PHONY: help setup demo up cluster test chaos-log chaos-cluster soak upgrade-test check bench lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ chaos-cluster: setup  ## Faults on a cluster in network namespaces: was its word
 soak: SECONDS ?= 300
 soak: setup  ## Random commands and kills on 50 simulated nodes and QEMU; does all agree? (SECONDS=300 SEED=7)
 	@.venv/bin/python -m tests.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+upgrade-test: setup  ## The version before beside this one under load, in several orders, and back (SEED=7 ARGS="--orders any")
+	@.venv/bin/python -m tests.upgrade $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: setup  ## Lint, format, types, who may import whom, dead code, bill of materials (sbom.cdx.json)
 	@.venv/bin/ruff check

@@ -72,6 +72,7 @@ LONGEST = (
     "several/test_kills.py",
     "e2e/test_simulation.py",
     "roles/test_stops.py",
+    "upgrade/test_rolling.py",
     "cluster/test_leader.py",
     "several/test_room.py",
     "node_daemon/test_process.py",
