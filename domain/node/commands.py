@@ -45,8 +45,11 @@ class ReturnLease(NodeCommand):
 
 
 class Reserve(NodeCommand):
+    """Promise resources to a VM. `again`: also if it has a reservation, which is replaced."""
+
     vm: Uuid
     resources: Resources
+    again: bool = False
 
 
 class Release(NodeCommand):

@@ -82,7 +82,7 @@ def decide(node: Node | None, command: NodeCommands) -> list[NodeEvents]:
                 )
             ]
         case Reserve():
-            if command.vm in node.reservations:
+            if command.vm in node.reservations and not command.again:
                 return []
             return [CapacityReserved(at=command.at, vm=command.vm, resources=command.resources)]
         case ChangeReservation():

@@ -10,6 +10,7 @@ from handlers.world import deleted
 from handlers.world.deleted import DeletedIds
 from handlers.world.due import Due
 from handlers.world.macs import Macs
+from handlers.world.unused import UnusedPromises
 
 
 def next_time(found: Vm) -> datetime | None:
@@ -37,6 +38,7 @@ class VmIndex:
         """The forgotten VMs that their node has not removed yet."""
         self.visible: dict[str, set[str]] = {}
         """For each node its VMs that become lost with it."""
+        self.unused = UnusedPromises()
 
     def change(self, ref: Ref, before: Vm | None, after: Vm) -> None:
         """A VM that is not deleted has changed."""
@@ -74,6 +76,7 @@ class VmIndex:
             "macs": self.macs.copied(),
             "visible": [(node, list(ids)) for node, ids in self.visible.items()],
             "deleted": self.deleted.copied(),
+            "unused": list(self.unused),
         }
 
     def restore(self, copied: Copied) -> None:
@@ -84,6 +87,7 @@ class VmIndex:
         self.macs.restore(*copied["macs"])
         self.visible = {node: set(ids) for node, ids in copied["visible"]}
         self.deleted.restore(copied["deleted"])
+        self.unused.restore(copied["unused"])
 
     def _see(self, id_: str, before: Vm | None, after: Vm | None) -> None:
         old, new = visible_on(before), visible_on(after)
@@ -106,6 +110,7 @@ def in_order(copied: Copied) -> Copied:
         "macs": tuple(sorted(each, key=str) for each in copied["macs"]),
         "visible": sorted((node, sorted(ids)) for node, ids in copied["visible"]),
         "deleted": deleted.in_order(copied["deleted"]),
+        "unused": sorted(copied["unused"]),
     }
 
 

@@ -10,7 +10,7 @@ from nats.aio.client import Client
 from domain.base import Event, Rejected
 from domain.image import VERIFY_DEADLINE, Image, ImagePhase
 from domain.kinds import KINDS
-from domain.node import Node
+from domain.node import CapacityReleased, CapacityReserved, Node
 from domain.project import Project
 from domain.tag import Tag
 from domain.vm import Phase, Vm
@@ -42,6 +42,11 @@ def verified_until(found: Image) -> datetime | None:
     return found.updated_at + VERIFY_DEADLINE if found.phase is ImagePhase.VERIFYING else None
 
 
+def node_of(found: Vm | None) -> str | None:
+    """The node of a VM that is not deleted."""
+    return found.node if found is not None and found.phase is not Phase.DELETED else None
+
+
 class World:
     """Folded aggregates by reference. Of a deleted VM only the id is kept."""
 
@@ -59,6 +64,7 @@ class World:
         self.waiting = self.vm_index.waiting
         self.macs = self.vm_index.macs
         self.due = self.vm_index.due
+        self.unused = self.vm_index.unused
         self.unverified = Due()
         """The times at which images count as not readable."""
         self._foreseen: dict[int, tuple[Tip, Loaded[Any]]] = {}
@@ -182,9 +188,25 @@ class World:
         ref = self._keep(ref, loaded, known.state)
         if wrong is None:
             self.references.update(ref, recorded, known.state, loaded.state)
+            self._check_promises(ref, recorded.event, known.state, loaded.state)
         for watch in self._watches:
             watch.add(ref)
         return wrong
+
+    def _check_promises(self, ref: Ref, event: Event, before: Any, after: Any) -> None:
+        """Note which promises an event has made, ended or left unused."""
+        if isinstance(event, CapacityReserved | CapacityReleased):
+            self._check_promise(event.vm, ref.id)
+        elif ref.kind == "vm":
+            old, new = node_of(before), node_of(after)
+            for node_id in {old, new} - {None} if old != new else ():
+                self._check_promise(ref.id, str(node_id))
+
+    def _check_promise(self, vm_id: str, node_id: str) -> None:
+        found = self.node(node_id)
+        promised = found is not None and vm_id in found.reservations
+        loaded = self.vm(vm_id) if promised else None
+        self.unused.set(vm_id, node_id, promised and (loaded is None or node_of(loaded.state) != node_id))
 
     def _at(self, ref: Ref) -> Loaded[Any]:
         """The aggregate as this process knows it, also a forgotten VM."""

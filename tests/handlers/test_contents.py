@@ -44,6 +44,7 @@ def everything(world: World) -> dict[str, Any]:
         "unverified": sorted(world.unverified.copied()),
         "macs": [sorted(each, key=str) for each in world.macs.copied()],
         "visible": {node: world.visible_vms(node) for node in world.vm_index.visible},
+        "unused": sorted(world.unused),
     }
 
 

@@ -16,6 +16,7 @@ from eventstore.log.envelope import Ref
 from eventstore.log.store import Loaded, Tip
 from handlers.managers import placement
 from handlers.world.macs import Macs
+from handlers.world.unused import UnusedPromises
 from handlers.world.world import World
 from tests.domain.lives import RUNNING, create, lived
 from tests.domain.story import at
@@ -33,6 +34,7 @@ class Cloud:
         self.host = node.evolve(None, registered)
         self.found: dict[str, Vm] = {}
         self.macs = Macs()
+        self.unused = UnusedPromises()
         self.references = SimpleNamespace()
 
     def nodes(self) -> list[Any]:
