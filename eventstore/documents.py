@@ -1,12 +1,14 @@
 """Documents in a stream that keeps only the newest message of each subject: wanted documents, leases."""
 
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from eventstore.log.envelope import Recorded
 from eventstore.log.group import GroupCommit
 from eventstore.log.jetstream import Message, Stream, Unavailable
 from eventstore.log.received import EXPECTED
@@ -21,6 +23,10 @@ class Document:
     body: bytes
     stored_at: datetime = field(compare=False)
     mac: str | None = field(default=None, compare=False)
+
+
+def document_of(stored: Recorded) -> Document:
+    return Document(stored.subject, stored.position, stored.body, stored.stored_at, stored.headers.get(MAC))
 
 
 class Documents:
@@ -40,7 +46,15 @@ class Documents:
     async def all(self, filter_: str) -> list[Document]:
         """All documents on subjects that match the filter. Raises Unavailable if the server does not answer."""
         stored = await self._stream.read(0, filter_)
-        return [Document(r.subject, r.position, r.body, r.stored_at, r.headers.get(MAC)) for r in stored]
+        return [document_of(each) for each in stored]
+
+    async def pages(self, filter_: str) -> AsyncIterator[list[Document]]:
+        """The same, page by page. A document that is replaced meanwhile may come twice, the newer one last."""
+        after, more = 0, True
+        while more:
+            stored, more = await self._stream.page(after, filter_)
+            after = stored[-1].position if stored else after
+            yield [document_of(each) for each in stored]
 
     async def put(self, subject: str, body: bytes, *, last: int, mac: str | None = None) -> int:
         """Replace the document at position `last` (0: there was none). Returns the new position.

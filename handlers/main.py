@@ -105,9 +105,14 @@ async def begin_world(settings: HandlersSettings, nc: Client, keys: Keyring) -> 
 
 async def check_node_keys(path: Path, wanted: Documents) -> None:
     """Raises CannotRun if handlers have signed documents with other keys than those of the file, Unavailable."""
-    signed = [document for document in await wanted.all(subjects.wanted_of()) if document.mac is not None]
-    keys = node_keys(path) if path.exists() or not signed else None
-    if keys is not None and (not signed or any(is_signed(keys, document) for document in signed)):
+    keys, signed = node_keys(path) if path.exists() else None, False
+    async for page in wanted.pages(subjects.wanted_of()):  # nearly always the first one tells
+        of_page = [document for document in page if document.mac is not None]
+        if keys is not None and any(is_signed(keys, document) for document in of_page):
+            return
+        signed = signed or bool(of_page)
+    if not signed:
+        node_keys(path)
         return
     what = "is missing" if keys is None else "has another key than the one that signed them"
     raise CannotRun(

@@ -10,6 +10,7 @@ server that is killed may bring back an older version of a document that was rem
 forgotten on a lost node stays until the node reports that nothing of the VM is left.
 """
 
+import asyncio
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -47,6 +48,8 @@ LOOK = 1.0
 #: Maximum number of VMs whose documents are written at a time, and of those of one node: what delays the documents of
 #: one node leaves slots for the others. Documents that are written at a time are stored in groups.
 AT_A_TIME, PER_NODE = 128, 32
+#: Number of VMs that are looked at before other tasks run.
+AT_A_LOOK = 64
 
 
 class Dispatcher:
@@ -78,7 +81,6 @@ class Dispatcher:
         self._settled: dict[str, int] = {}
         #: the URL of each node that is in the documents of its VMs
         self._urls: dict[str, str] = {}
-        self._vault_keys: set[str] = set()
 
     def driver(self) -> Driver:
         return Driver("dispatch", self._look, watch=self._watch, period=LOOK, at_a_time=AT_A_TIME, per_lane=PER_NODE)
@@ -103,36 +105,58 @@ class Dispatcher:
     async def _look(self, changes: Changes, driver: Driver) -> None:
         """Write what differs. All documents are read again after a new connection, and periodically."""
         if changes.everything or self._documents.is_due():
-            await self._read()
-            changes = Changes(changes.refs, everything=True)
-        self._begin(changes, driver)
+            await self._begin_all(await self._read(), driver)
+        else:
+            self._begin(changes, driver)
         await self._documents.park_malformed()
 
-    async def _read(self) -> None:
-        """Read all documents of the stream. Meanwhile single documents may be written."""
+    async def _read(self) -> set[str]:
+        """Read all documents of the stream. Returns the names of the keys in the vault, read before."""
         held = await self._vault.held()
         await self._documents.read()
-        self._vault_keys, self._settled = held, {}
+        self._settled = {}
+        return held
+
+    async def _begin_all(self, held: set[str], driver: Driver) -> None:
+        """The same as `_begin`, for everything. Other tasks run in between: there may be very many VMs.
+
+        `held`: the names of the keys in the vault.
+        """
+        self._urls = {node.id: node.info.seed_url for node in self._world.nodes()}
+        present = self._world.ids("vm")
+        others = {*self._documents.ids(), *self._world.forgotten, *held}.difference(present)
+        unneeded = unneeded_keys(self._world.images())
+        for number, id_ in enumerate((*present, *others)):
+            if number % AT_A_LOOK == AT_A_LOOK - 1:
+                await asyncio.sleep(0)
+            if self._world.vm_version(id_):
+                if self._may_differ(id_) or driver.knows(id_):
+                    self._submit(id_, driver)
+            elif id_ in self._world.deleted_vms:
+                if self._is_unsettled(id_):
+                    self._submit(id_, driver)
+                if id_ in held:
+                    self._submit_key(id_, driver)
+            elif id_ in held and id_ in unneeded:
+                self._submit_key(id_, driver)
 
     def _begin(self, changes: Changes, driver: Driver) -> None:
         """Begin an item for each VM whose documents may differ, and for each vault key that is not needed any more."""
-        deleted = self._world.deleted_vms
-        if changes.everything:
-            present = set(self._world.ids("vm"))
-            self._urls = {node.id: node.info.seed_url for node in self._world.nodes()}
-            vms = present | ((self._documents.ids() | self._world.forgotten.keys() | self._vault_keys) & deleted)
-            vms = {vm for vm in vms if vm not in deleted or self._is_unsettled(vm)}
-            keys = (self._vault_keys & unneeded_keys(self._world.images())) | (self._vault_keys & deleted)
-        else:
-            vms = set(changes.of("vm")).union(*map(self._with_another_url, changes.of("node")))
-            images = filter(None, map(self._world.image, changes.of("image")))
-            keys = {key_of(each.registered_by) for each in images if each.phase in UNUSABLE and each.sealed_source}
-            keys |= vms & deleted
+        vms = set(changes.of("vm")).union(*map(self._with_another_url, changes.of("node")))
+        images = filter(None, map(self._world.image, changes.of("image")))
+        keys = {key_of(each.registered_by) for each in images if each.phase in UNUSABLE and each.sealed_source}
+        deleted = vms & self._world.deleted_vms
         for vm_id in vms:
             if vm_id in deleted or self._may_differ(vm_id) or driver.knows(vm_id):
-                driver.submit(vm_id, partial(self._settle, vm_id), self._node_of(vm_id))
-        for name in keys:
-            driver.submit(f"key {name}", partial(self._destroy_key, name))
+                self._submit(vm_id, driver)
+        for name in keys | deleted:
+            self._submit_key(name, driver)
+
+    def _submit(self, vm_id: str, driver: Driver) -> None:
+        driver.submit(vm_id, partial(self._settle, vm_id), self._node_of(vm_id))
+
+    def _submit_key(self, name: str, driver: Driver) -> None:
+        driver.submit(f"key {name}", partial(self._destroy_key, name))
 
     def _with_another_url(self, node_id: str) -> Iterable[str]:
         """The VMs of a node whose URL for guests has changed: their documents are outdated."""
@@ -260,5 +284,4 @@ class Dispatcher:
 
     async def _destroy_key(self, name: str) -> None:
         await self._vault.destroy(name)
-        self._vault_keys.discard(name)
         log.info("keys destroyed", key=name)

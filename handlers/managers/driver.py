@@ -21,6 +21,7 @@ action. The rules of the driver:
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -112,9 +113,10 @@ class Driver:
         self._everywhere = everywhere
         self._lease: Lease | None = None
         self._items: dict[str, Item] = {}
-        #: the keys that wait for a slot: for the first time, and after a failure
-        self._fresh: dict[str, None] = {}
-        self._due: dict[str, None] = {}
+        #: the keys that wait for a slot: for the first time, and after a failure. The first key of a plain dict takes
+        #: the longer to find the more were removed before it.
+        self._fresh: OrderedDict[str, None] = OrderedDict()
+        self._due: OrderedDict[str, None] = OrderedDict()
         self._running: set[str] = set()
         self._lanes = Lanes(per_lane)
         self._retrying = 0

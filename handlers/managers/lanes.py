@@ -1,6 +1,6 @@
 """Lanes: items that belong together, for example to one node, have a limited number of slots in common."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 
 
 class Lanes:
@@ -9,14 +9,14 @@ class Lanes:
     def __init__(self, slots: int) -> None:
         self._slots = slots
         self._running: Counter[str] = Counter()
-        self._behind: dict[str, dict[str, None]] = {}
+        self._behind: dict[str, OrderedDict[str, None]] = {}
 
     def enter(self, lane: str | None, key: str) -> bool:
         """Whether an item may run now. If not, it waits behind the others of its lane."""
         if lane is None:
             return True
         if self._running[lane] >= self._slots:
-            self._behind.setdefault(lane, {})[key] = None
+            self._behind.setdefault(lane, OrderedDict())[key] = None
             return False
         self._running[lane] += 1
         return True

@@ -4,7 +4,6 @@ One is replaced only at the position that is known here (compare-and-store). Mal
 """
 
 import asyncio
-import zlib
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from domain.contract import Desired, Wanted
 from eventstore.documents import Document, Documents
 from eventstore.log.store import Conflict
 from eventstore.parking.parking import WANTED, Parking
+from handlers.managers.packed import Packed, Packer
 from handlers.managers.wanted import same
 from runtime import logs, subjects
 from runtime.bus.malformed import reason
@@ -27,6 +27,8 @@ MOST_MALFORMED = 1000
 #: Seconds between two reads of all documents: at least so many, and so many for each document. To read one and to
 #: compare it with the state of its VM takes less than half a millisecond, so this costs at most 1 % of a processor.
 READ_AGAIN, READ_EACH = 300.0, 0.05
+#: Number of documents that are looked at before other tasks run.
+AT_A_TIME = 64
 
 
 class Key(NamedTuple):
@@ -42,27 +44,28 @@ def about(document: Document) -> Key:
     return Key(intern(node), intern(kind), id_)  # many documents have the same node and kind
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Kept:
-    """A valid document of the stream, in little memory. `signed`: whether it has the MAC that handlers make now."""
+    """A document of the stream, in little memory. `packed`: None for a malformed one. `signed`: whether it has the MAC
+    that handlers make now. `read`: the number of the last read of all documents that has found it.
+    """
 
-    packed: bytes
-    stored_at: datetime
+    key: Key
+    position: int
+    stored: float
+    """When it was stored, in seconds since 1970."""
+    packed: Packed | None
     signed: bool
     tombstone: bool
-
-    @classmethod
-    def of(cls, found: Wanted, document: Document, *, signed: bool) -> "Kept":
-        is_tombstone = signed and found.desired is Desired.ABSENT
-        return cls(zlib.compress(document.body, 1), document.stored_at, signed, is_tombstone)
+    read: int
 
     @property
-    def body(self) -> bytes:
-        return zlib.decompress(self.packed)
+    def wanted(self) -> Wanted | None:
+        return None if self.packed is None else Wanted.model_validate_json(self.packed.body)
 
-    @property
-    def wanted(self) -> Wanted:
-        return Wanted.model_validate_json(self.body)
+    def has(self, body: bytes) -> bool:
+        """Whether it is valid and has these bytes."""
+        return self.packed is not None and self.packed.body == body
 
 
 def is_signed(keys: NodeKeys, document: Document) -> bool:
@@ -79,10 +82,10 @@ class WantedDocuments:
         self._keys = keys
         self.malformed: deque[tuple[Document, str]] = deque(maxlen=MOST_MALFORMED)
         self._writing: dict[Key, bytes] = {}
-        self._written: dict[Key, Kept] = {}
-        self._keys_of: dict[str, tuple[Key, ...]] = {}
-        #: the position of each stored document
-        self._stored: dict[Key, int] = {}
+        self._packer = Packer()
+        self._kept: dict[str, Kept | tuple[Kept, ...]] = {}
+        """By the ids of the resources. Nearly all have one document."""
+        self._reads = 0
         #: while all documents are being read: the keys of those that were written or read meanwhile
         self._touched: set[Key] | None = None
         self._connection = documents.connection
@@ -90,52 +93,73 @@ class WantedDocuments:
 
     def get(self, key: Key) -> Wanted | None:
         """The document of a resource on a node. None if there is none, or a malformed one."""
-        found = self._written.get(key)
+        found = self._find(key)
         return found.wanted if found is not None else None
 
     def stored_at(self, key: Key) -> datetime:
         """When a document that `get` has was stored."""
-        return self._written[key].stored_at
+        found = self._find(key)
+        assert found is not None
+        return datetime.fromtimestamp(found.stored, UTC)
+
+    def position(self, key: Key) -> int:
+        """The position of the stored document, also of a malformed one; 0 if there is none."""
+        found = self._find(key)
+        return found.position if found is not None else 0
 
     def of(self, id_: str) -> frozenset[Key]:
         """The keys of the documents of one resource."""
-        return frozenset(self._keys_of.get(id_, ()))
+        return frozenset(each.key for each in self._all(id_) if each.packed is not None)
 
-    def ids(self) -> frozenset[str]:
+    def ids(self) -> list[str]:
         """The ids of all resources that have a document."""
-        return frozenset(self._keys_of)
+        return list(self._kept)
 
     def is_tombstone(self, key: Key) -> bool:
-        found = self._written.get(key)
+        found = self._find(key)
         return found is not None and found.tombstone
 
     def is_due(self) -> bool:
         """Whether all documents have to be read: the connection is a new one, or the last time is long ago."""
         age = asyncio.get_running_loop().time() - self._read_at
-        due = age > max(READ_AGAIN, READ_EACH * len(self._stored))
+        due = age > max(READ_AGAIN, READ_EACH * len(self._kept))
         return due or self._documents.connection != self._connection
 
     async def read(self) -> None:
-        """Read all documents of the stream. Meanwhile single documents may be written."""
+        """Read all documents of the stream, page by page. Meanwhile single documents may be written."""
         connection, newer = self._documents.connection, set[Key]()
         self._touched = newer
+        self._reads += 1
         try:
-            stored = await self._documents.all(subjects.wanted_of())
+            async for page in self._documents.pages(subjects.wanted_of()):
+                for number, document in enumerate(page):
+                    if about(document) not in newer:
+                        self._learn(document)
+                    if number % AT_A_TIME == AT_A_TIME - 1:
+                        await asyncio.sleep(0)
+            for number, id_ in enumerate(list(self._kept)):
+                for each in self._all(id_):
+                    if each.read != self._reads and each.key not in newer:
+                        self._remove(each.key)
+                if number % AT_A_TIME == AT_A_TIME - 1:
+                    await asyncio.sleep(0)
         finally:
             self._touched = None
-        for key in self._stored.keys() - newer:
-            self._forget(key)
-        for document in stored:
-            if about(document) not in newer:
-                self.learn(document)
         self._connection = connection
         self._read_at = asyncio.get_running_loop().time()
 
     def learn(self, document: Document) -> None:
         """Keep a document of the stream. A malformed one is parked, and replaced if there should be one."""
+        self._touch(about(document))
+        self._learn(document)
+
+    def _learn(self, document: Document) -> None:
         key = about(document)
-        self._forget(key)
-        self._stored[key] = document.position
+        known = self._find(key)
+        if known is not None and known.position == document.position and known.has(document.body):
+            known.signed, known.read = self._is_signed(document), self._reads
+            known.tombstone = known.tombstone and known.signed
+            return
         try:
             found = Wanted.model_validate_json(document.body)
             if Key(found.node, found.kind, found.vm) != key:
@@ -143,6 +167,7 @@ class WantedDocuments:
         except ValueError as error:
             log.error("malformed wanted document", subject=document.subject, error=reason(error))
             self.malformed.append((document, reason(error)))
+            self._keep(key, None, document)
         else:
             self._keep(key, found, document)
 
@@ -150,10 +175,10 @@ class WantedDocuments:
         """Read the documents of one VM from the stream. Some may have been removed by another process. `own`: the key
         that it has now.
         """
-        before = {key: self._stored.get(key) for key in {*self._keys_of.get(id_, ()), own} if key is not None}
+        before = {key: self.position(key) for key in {*self.of(id_), own} if key is not None}
         stored = await self._documents.all(subjects.wanted("*", "vm", id_))
         for key in before.keys() - {about(document) for document in stored}:
-            if self._stored.get(key) == before[key]:
+            if self.position(key) == before[key]:
                 self._forget(key)
         for document in stored:
             self.learn(document)
@@ -161,10 +186,10 @@ class WantedDocuments:
     def notice(self, document: Document) -> bool:
         """Take a document of the stream, whoever wrote it. Returns whether it is new here."""
         key = about(document)
-        known = self._written.get(key)
-        mine = document.body in (self._writing.get(key), known.body if known is not None else None)
+        known = self._find(key)
+        mine = document.body == self._writing.get(key) or (known is not None and known.has(document.body))
         signed = self._is_signed(document)
-        if document.position <= self._stored.get(key, 0) or (mine and signed):
+        if document.position <= self.position(key) or (mine and signed):
             return False
         if not signed:
             log.warning("a wanted document that handlers did not sign is replaced", subject=document.subject)
@@ -174,17 +199,19 @@ class WantedDocuments:
     async def put(self, fresh: Wanted) -> None:
         """Replace the document, unless it is the same. Raises Conflict if another process replaced it."""
         key = Key(fresh.node, "vm", fresh.vm)
-        before = self._written.get(key)
-        if before is not None and before.signed and same(before.wanted, fresh):
+        before = self._find(key)
+        stored = before.wanted if before is not None and before.signed else None
+        if stored is not None and same(stored, fresh):
             return
         subject = subjects.wanted(*key)
         body = fresh.model_dump_json().encode()
         self._writing[key] = body
         try:
             mac = self._keys.mac(key.node, LABEL, subject, body) if self._keys is not None else None
-            position = await self._documents.put(subject, body, last=self._stored.get(key, 0), mac=mac)
-            if self._stored.get(key, 0) > position:  # a newer one came with the stream before the reply
+            position = await self._documents.put(subject, body, last=self.position(key), mac=mac)
+            if self.position(key) > position:  # a newer one came with the stream before the reply
                 raise Conflict(subject)
+            self._touch(key)
             self._keep(key, fresh, Document(subject, position, body, datetime.now(UTC), mac))
         finally:
             del self._writing[key]
@@ -216,21 +243,31 @@ class WantedDocuments:
         node = about(document).node
         return self._keys.is_current(node, LABEL, document.subject, document.body, document.mac)
 
-    def _keep(self, key: Key, found: Wanted, document: Document) -> None:
-        self._touch(key)
-        self._written[key] = Kept.of(found, document, signed=self._is_signed(document))
-        self._stored[key] = document.position
-        others = self._keys_of.get(key.id, ())
-        if key not in others:
-            self._keys_of[key.id] = (*others, key)
+    def _keep(self, key: Key, found: Wanted | None, document: Document) -> None:
+        signed = self._is_signed(document)
+        is_tombstone = found is not None and signed and found.desired is Desired.ABSENT
+        packed = self._packer.pack(found, document.body) if found is not None else None
+        stored = document.stored_at.timestamp()
+        kept = Kept(key, document.position, stored, packed, signed, is_tombstone, self._reads)
+        others = tuple(each for each in self._all(key.id) if each.key != key)
+        self._kept[key.id] = (*others, kept) if others else kept
 
     def _forget(self, key: Key) -> None:
         self._touch(key)
-        self._written.pop(key, None)
-        self._stored.pop(key, None)
-        others = tuple(other for other in self._keys_of.pop(key.id, ()) if other != key)
+        self._remove(key)
+
+    def _remove(self, key: Key) -> None:
+        others = tuple(each for each in self._all(key.id) if each.key != key)
+        self._kept.pop(key.id, None)
         if others:
-            self._keys_of[key.id] = others
+            self._kept[key.id] = others if len(others) > 1 else others[0]
+
+    def _all(self, id_: str) -> tuple[Kept, ...]:
+        found = self._kept.get(id_, ())
+        return (found,) if isinstance(found, Kept) else found
+
+    def _find(self, key: Key) -> Kept | None:
+        return next((each for each in self._all(key.id) if each.key == key), None)
 
     def _touch(self, key: Key) -> None:
         if self._touched is not None:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,15 @@ class Stream:
         if self.slow_read is not None:
             await self.slow_read.wait()
         return found
+
+    async def pages(self, filter_: str) -> AsyncIterator[list[Document]]:
+        found = await self.all(filter_)
+        for start in range(0, len(found), 7):
+            await asyncio.sleep(0)
+            yield found[start : start + 7]
+
+    async def one_page(self, filter_: str) -> AsyncIterator[list[Document]]:
+        yield await self.all(filter_)
 
     async def put(self, subject: str, body: bytes, *, last: int, mac: str | None = None) -> int:
         await asyncio.sleep(0)
@@ -205,7 +215,7 @@ async def test_a_document_of_another_kind_is_none_of_a_vm(bed: Bed, kind: str, s
     forged = {**json.loads(document.body), "kind": said, "desired": "off"}
     subject = subjects.wanted("n1", kind, uid(1))
     bed.dispatcher._documents.learn(dataclasses.replace(document, subject=subject, body=json.dumps(forged).encode()))
-    assert Key("n1", kind, uid(1)) not in bed.dispatcher._documents._written
+    assert Key("n1", kind, uid(1)) not in bed.dispatcher._documents.of(uid(1))
     assert [where.subject for where, _ in bed.dispatcher._documents.malformed] == [subject]
 
 
@@ -281,3 +291,28 @@ async def test_all_documents_are_read_again_the_less_often_the_more_there_are(
     assert not documents.is_due()
     documents._connection -= 1
     assert documents.is_due(), "the server may be another one"
+
+
+async def test_other_tasks_run_while_everything_is_looked_at(bed: Bed) -> None:
+    """The lease of the managers is renewed by one of them: without it the look is cancelled, and begins again."""
+    for number in range(1, 301):
+        bed.put(number, lives.RUNNING, 3)
+    for number in range(1, 301):
+        await written(bed, uid(number), Desired.ON)
+    ran = 0
+
+    async def others() -> None:
+        nonlocal ran
+        while True:
+            ran += 1
+            await asyncio.sleep(0)
+
+    ticks, submitted = asyncio.create_task(others()), list[str]()
+    driver: Any = SimpleNamespace(submit=lambda key, *_: submitted.append(key), knows=lambda _: False)
+    bed.stream.pages = bed.stream.one_page  # type: ignore[method-assign]
+    held = await bed.dispatcher._read()
+    reading = ran
+    await bed.dispatcher._begin_all(held, driver)
+    ticks.cancel()
+    assert min(reading, ran - reading) >= 300 // 64
+    assert len(submitted) == 300
