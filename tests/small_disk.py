@@ -34,3 +34,19 @@ def fill(ballast: Path, leave: int = 0) -> None:
                 output.write(bytes(min(free, MIB)))
             except OSError:
                 return
+
+
+def resize(folder: Path, mib: int) -> None:
+    """Another size for a disk that was mounted here."""
+    subprocess.run(["mount", "-o", f"remount,size={mib}m", str(folder)], check=True)
+
+
+def shrink(folder: Path) -> None:
+    """Make a disk that was mounted here as small as what is on it, so that it is full."""
+    for _ in range(100):
+        status = os.statvfs(folder)
+        used = max(status.f_blocks - status.f_bfree, 1) * status.f_frsize  # a size of 0 is none
+        done = subprocess.run(["mount", "-o", f"remount,size={used}", str(folder)], check=False, capture_output=True)
+        if done.returncode == 0:
+            return
+    raise OSError(f"more is written to {folder} all the time")

@@ -69,3 +69,24 @@ def check(
     found = copies.faults(store)
     if found:
         raise CliError("; ".join([*found, "remove this folder, so that the server copies all streams from the others"]))
+
+
+@bus.command("run", context_settings={"ignore_unknown_options": True})
+def run(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of its streams (NEBULA_NATS_STORE).")],
+    program: Annotated[list[str], typer.Argument(metavar="PROGRAM…", help="nats-server and its options.")],
+) -> None:
+    """Run a server of a cluster. It ends when its disk was full and has room again, so that it can be started again.
+
+    It does not start on a disk without room, nor without its whole copy of the log (`nebula bus check`).
+    """
+    import asyncio
+
+    from runtime.local import member
+    from runtime.local.child import ServerError
+
+    try:
+        status = asyncio.run(member.run(store, program))
+    except (ServerError, OSError) as error:
+        raise CliError(str(error)) from error
+    raise typer.Exit(status)

@@ -1,17 +1,20 @@
 """Restarts the log's NATS server after its disk was full.
 
 Once a write to the files of a stream has failed, nats-server stores nothing more in it, even if there is free space
-again: it has to be restarted. Acknowledged messages are on the disk.
+again: it has to be restarted. Acknowledged messages are on the disk. A server of a cluster stops JetStream as a whole
+then, and says so in its log (`gave_up`); the others go on without it.
 """
 
 import asyncio
 import json
+import os
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 from runtime.images.disk_room import free_bytes
@@ -62,6 +65,40 @@ class FullDisk:
             self.tell(f"there is free space on the disk of {store} again; restarting the server, so that it can store")
             await server.stop()
             return
+
+
+#: What a server of a cluster logs when it stops JetStream, or stores nothing more in one stream, as a write has failed.
+GAVE_UP = (b"JetStream out of resources, will be DISABLED", b"Critical write error")
+_PIECE = 1024 * 1024
+
+
+def gave_up(logged: bytes) -> bool:
+    """Whether these bytes of a server's log say that it stores nothing any more."""
+    return any(words in logged for words in GAVE_UP)
+
+
+async def gives_up(log: Path, place: int) -> None:
+    """Wait until a server's log says so, from this byte on. It was rotated if it is shorter."""
+    before = b""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            with log.open("rb") as file:
+                place = min(place, os.fstat(file.fileno()).st_size)
+                file.seek(place)
+                while piece := file.read(_PIECE):
+                    place += len(piece)
+                    if gave_up(before + piece):
+                        return
+                    before = (before + piece)[-100:]
+        except OSError:
+            continue
+
+
+async def has_room(store: Path) -> None:
+    """Wait until the disk of this folder has room for a server that starts."""
+    while await asyncio.to_thread(free_bytes, store) < ROOM:  # noqa: ASYNC110  (a disk sends no notification)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def monitored(server: NatsServer) -> str | None:

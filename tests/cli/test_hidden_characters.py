@@ -163,6 +163,7 @@ OTHERS = {
         "bus serve",
         "bus adopt",
         "bus check",
+        "bus run",
         "image build",
     ),
     *("vm console", "vm console-log", "vm vnc"),
