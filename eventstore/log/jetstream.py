@@ -52,7 +52,7 @@ TRANSIENT = {
 CAUSED_BY_GROUP = (10163, 10164)
 """Transient refusals that a batch of several appends can cause: one append checks a subject that another one writes."""
 PAGE = 512
-RETRY = Backoff(first=0.05, last=1.0)
+RETRY = Backoff(first=0.05, last=0.25)
 #: Seconds to wait for the server's answer before a message is sent again.
 ANSWER_SECONDS = 2.0
 #: The same after a try without an answer. In a cluster that elects a leader, what was sent before is not answered.
