@@ -27,6 +27,7 @@ from eventstore.integrity.checkpoints import signing_key
 from runtime.bus.accounts.table import GATEWAY, GUEST_DATA, PROJECTIONS, SIMULATION
 from runtime.files.files import put
 from runtime.files.private import passable
+from runtime.local import full_disk
 from runtime.local.child import ServerError
 from runtime.local.servers import NatsServer, PostgresRole
 from runtime.local.supervise import Role, Supervisor
@@ -92,6 +93,7 @@ class Cluster:
         node_keys(self.home / "keys" / "node.keys")
         await asyncio.gather(*(self.start_server(name) for name in SERVERS), self._start_postgres())
         self._keeping = [asyncio.create_task(self._keep(name)) for name in SERVERS]
+        self._keeping += [asyncio.create_task(self.pair.keep(name)) for name in DATABASES if name in self.pair.running]
         port = await self.balancer.start(port)
         self.url = f"https://127.0.0.1:{port}"
         put(homes.api_url_file(self.home), self.url)
@@ -122,6 +124,14 @@ class Cluster:
         """The URL of a guest-data."""
         return f"http://{self.network.host(PLACES[GUEST_DATA][0]).address}:{SEED_PORT}"
 
+    @property
+    def processes(self) -> Mapping[str, int]:
+        """The process ids of all that runs now: `nats-a`, `postgres-b`, `gateway-c` …"""
+        servers = {f"nats-{name}": server.child for name, server in self.servers.items()}
+        databases = {f"postgres-{name}": database.child for name, database in self.pair.running.items()}
+        own = {name: child.pid for name, child in {**servers, **databases}.items() if child.running}
+        return {**own, **self.roles.pids}
+
     # ── NATS ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def store(self, name: str) -> Path:
@@ -141,9 +151,18 @@ class Cluster:
         await self.servers[name].kill()
 
     async def _keep(self, name: str) -> None:
+        """Start a server again whenever it ends, once its disk has room. End one that cannot store any more."""
         pauses = RESTART.pauses()
         while True:
-            await self.servers[name].child.process.wait()
+            child = self.servers[name].child
+            watching = asyncio.create_task(full_disk.gives_up(child.log, child.log_start))
+            ended = asyncio.create_task(child.process.wait())
+            try:
+                await asyncio.wait({watching, ended}, return_when=asyncio.FIRST_COMPLETED)
+                await full_disk.has_room(self.store(name))
+                await child.stop()  # which returns when it has ended
+            finally:
+                await end([watching, ended])
             await asyncio.sleep(next(pauses))
             if name not in self.down:
                 with contextlib.suppress(ServerError):

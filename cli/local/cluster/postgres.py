@@ -3,8 +3,11 @@
 The standby copies the primary by streaming replication, and becomes the primary when it is promoted. Nobody promotes it
 by itself: with two servers, none of the two can know whether the other one has ended. The read models and their
 checkpoint are in one transaction, so a standby that is behind only makes the projections read some events again.
+Either of them is started again when it ends, but for one that was killed (`kill`).
 """
 
+import asyncio
+import contextlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +16,7 @@ import psycopg
 
 from cli.local.cluster.network import Host
 from runtime.files.private import passable
+from runtime.local import full_disk
 from runtime.local.child import ServerError, spawn
 from runtime.local.servers import (
     ADMINISTRATOR,
@@ -25,8 +29,11 @@ from runtime.local.servers import (
     set_up_roles,
     wait_for_database,
 )
+from runtime.tasks.backoff import Backoff
 
 PORT = 5432
+#: Seconds before a server that ended is started again.
+RESTART = Backoff(first=0.2, last=2.0)
 #: Lines of pg_hba.conf: who may connect over the network, and copy the server. Everybody needs a password.
 NETWORK_ACCESS = "host all all all scram-sha-256\nhost replication nebula all scram-sha-256\n"
 
@@ -50,6 +57,27 @@ class Pair:
         places = ",".join(f"{host.address}:{PORT}" for host in self.hosts)
         return f"postgresql://{role}:{password}@{places}/nebula?target_session_attrs=read-write"
 
+    async def kill(self, name: str) -> None:
+        """Kill a server, which stays down."""
+        if name in self.running:
+            await self.running.pop(name).kill()
+
+    async def keep(self, name: str) -> None:
+        """Start a server again whenever it ends by itself, once its disk has room, for ever."""
+        pauses = RESTART.pauses()
+        while True:
+            server = self.running.get(name)
+            if server is not None:
+                await server.child.process.wait()
+            await asyncio.sleep(next(pauses))
+            if server is None or self.running.get(name) is not server:
+                pauses = RESTART.pauses()
+                continue
+            await full_disk.has_room(self._folder(name))
+            with contextlib.suppress(ServerError, OSError):
+                if self.running.get(name) is server:
+                    await self._start(name)
+
     async def start(self) -> None:
         """Start the primary, and the standby as its copy. Raises ServerError."""
         await self.start_primary()
@@ -70,8 +98,7 @@ class Pair:
     async def copy(self) -> None:
         """Make the standby a new copy of the primary, and start it. What it had is removed."""
         name = self.standby
-        if name in self.running:
-            await self.running.pop(name).kill()
+        await self.kill(name)
         folder = passable(self._folder(name))
         data, user = folder / "postgres", postgres_user(folder)
         primary = self.running[self.primary]
@@ -102,8 +129,7 @@ class Pair:
     async def promote(self) -> None:
         """Make the standby the primary. The old primary must not run any more: it is copied anew before its return."""
         old, name = self.primary, self.standby
-        if old in self.running:
-            await self.running.pop(old).kill()
+        await self.kill(old)
         server = self.running[name]
         async with await psycopg.AsyncConnection.connect(server.dsn_of("postgres"), autocommit=True) as session:
             await session.execute("SELECT pg_promote()")
