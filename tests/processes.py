@@ -16,6 +16,11 @@ def children(program: str, *arguments: str, of: int | None = None) -> list[int]:
     ]
 
 
+def children_of(number: int) -> list[int]:
+    """The numbers of all children of a process."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and _parent(int(name)) == number]
+
+
 def alive(number: int) -> bool:
     """Whether there is such a process, other than to be waited for."""
     return any(command_line(number))

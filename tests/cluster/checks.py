@@ -24,6 +24,10 @@ RATIO = 4.0
 """Virtual CPUs that may be reserved for each CPU of a host."""
 
 
+#: Events that are read at the same time.
+AT_ONCE = 64
+
+
 async def logs(bed: Bed) -> dict[str, list[Recorded]]:
     """The log of now as each server has it on its own disk: each of them leads the stream for a while."""
     found: dict[str, list[Recorded]] = {}
@@ -32,14 +36,11 @@ async def logs(bed: Bed) -> dict[str, list[Recorded]]:
         last = await stream.last_position()
         for name in SERVERS:
             await leads(bed, nc, name)
-            position, events = 0, list[Recorded]()
-            while position < last:
-                one = await stream.next_of(">", position)
-                if one is None:
-                    break
-                position = one.position
-                events.append(one)
-            found[name] = events
+            events: dict[int, Recorded] = {}
+            for first in range(0, last, AT_ONCE):  # one position has no event if a write has failed
+                asks = (stream.next_of(">", position) for position in range(first, min(first + AT_ONCE, last)))
+                events |= {one.position: one for one in await asyncio.gather(*asks) if one is not None}
+            found[name] = [events[position] for position in sorted(events)]
     return found
 
 

@@ -14,14 +14,20 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-from cli.local.cluster.cluster import SERVERS
+from cli.local.cluster.cluster import NODES, SERVERS
 from cli.local.cluster.network import Host, command
 from runtime import subjects
 from runtime.local import copies
 from runtime.local.child import ServerError
+from tests import small_disk
+from tests.cluster import clock
 from tests.cluster.bed import Bed
+from tests.processes import children_of
 from tests.waiting import eventually
 
+CLOCK_SECONDS = 600
+#: Size of the disk of each host.
+DISK_MIB = 4096
 Fault = Callable[[Bed, random.Random], AbstractAsyncContextManager[str]]
 
 
@@ -149,6 +155,32 @@ async def filtered(hosts: list[Host], rule: str, *, outgoing: bool = True) -> As
                 await command("ip", "netns", "exec", str(host.namespace), "nft", "delete table inet chaos")
 
 
+# ── clocks ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def clock_of(kind: str) -> Fault:
+    """The clock of one process of this kind jumps by ten minutes, to either side, and back in the end."""
+
+    @asynccontextmanager
+    async def jumped(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+        name = chance.choice(sorted(each for each in bed.cluster.processes if each.startswith(f"{kind}-")))
+        if kind == "nats" and (leader := await bed.leader()):
+            name = f"nats-{leader}"
+        seconds = chance.choice([CLOCK_SECONDS, -CLOCK_SECONDS])
+        processes = [number for pid in [bed.cluster.processes[name]] for number in (pid, *children_of(pid))]
+        for number in processes:
+            with contextlib.suppress(OSError):
+                clock.set_off(number, seconds)
+        try:
+            yield f"the clock of {name} is {seconds:+d} s off"
+        finally:
+            for number in processes:  # it may have ended
+                with contextlib.suppress(OSError):
+                    clock.set_off(number, 0)
+
+    return jumped
+
+
 # ── disks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -195,6 +227,25 @@ def blocks_of(store: Path) -> Iterator[Path]:
     return store.glob(f"jetstream/*/streams/{subjects.EVENTS}/msgs/*.blk")
 
 
+def disks_full(which: str) -> Fault:
+    """The disks of some hosts have no room: for the log, the database, and the files of each role there."""
+
+    @asynccontextmanager
+    async def full(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+        leader = await eventually(bed.leader, "the log has a leader", 60)
+        hosts = {"leader": [leader], "database": [bed.cluster.pair.primary], "all": SERVERS, "nodes": [NODES]}[which]
+        disks = [bed.home / "hosts" / name for name in hosts]
+        for disk in disks:
+            small_disk.shrink(disk)
+        try:
+            yield f"the disk of {', '.join(hosts)} is full"
+        finally:
+            for disk in disks:
+                small_disk.resize(disk, DISK_MIB)
+
+    return full
+
+
 # ── Postgres ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -203,7 +254,7 @@ async def standby_promoted(bed: Bed, chance: random.Random) -> AsyncIterator[str
     """The primary is killed, and its standby promoted. The old primary becomes the standby."""
     pair = bed.cluster.pair
     old = pair.primary
-    await pair.running[old].kill()
+    await pair.kill(old)
     await asyncio.sleep(chance.uniform(0, 3))
     await pair.promote()
     try:
@@ -212,6 +263,8 @@ async def standby_promoted(bed: Bed, chance: random.Random) -> AsyncIterator[str
         await pair.copy()
 
 
+#: Kinds of processes, each with a clock.
+KINDS = ("nats", "postgres", "handlers", "gateway", "projections", "guest-data", "authority", "simulation")
 #: All classes, and for how many seconds each holds, least and most.
 FAULTS: dict[str, tuple[Fault, float, float]] = {
     "leader-killed": (leader_killed, 8, 12),
@@ -228,4 +281,6 @@ FAULTS: dict[str, tuple[Fault, float, float]] = {
     "replaced": (replaced, 0, 0),
     "block-damaged": (block_damaged, 0, 0),
     "standby-promoted": (standby_promoted, 2, 5),
+    **{f"disk-full-{which}": (disks_full(which), 8, 15) for which in ("leader", "database", "all", "nodes")},
+    **{f"clock-of-{kind}": (clock_of(kind), 8, 15) for kind in KINDS},
 }

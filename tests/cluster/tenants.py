@@ -18,11 +18,14 @@ NODE_MEMORY_MIB = 16 * 512
 
 @dataclass
 class Tally:
-    """`operations`: the position of each accepted command. `times`: when each answer came (`time.monotonic`)."""
+    """`operations`: the position of each accepted command. `times`: when each answer came (`time.monotonic`). `took`:
+    seconds from the first sending of each command to its answer.
+    """
 
     operations: dict[str, int] = field(default_factory=dict)
     times: list[float] = field(default_factory=list)
     reads: list[float] = field(default_factory=list)
+    took: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     refused: int = 0
     again: int = 0
@@ -42,15 +45,23 @@ class Tenant:
         self._most = most
         self._vms: list[str] = []
 
+    async def fill(self) -> None:
+        """Create as many VMs as it may have."""
+        while len(self._vms) < self._most:
+            await self._create()
+
+    async def _create(self) -> None:
+        size = {"vcpus": 1, "memory_mib": 512, "disk_gib": 1}
+        body = {"name": f"vm-{self._chance.randrange(10**9)}", "image": "button", **size}
+        answer = await self._command("POST", "", body)
+        if answer is not None:
+            self._vms.append(answer["vm"]["id"])
+
     async def work(self, stop: asyncio.Event) -> None:
         """Give commands until stopped."""
         while not stop.is_set():
             if len(self._vms) < self._most and self._chance.random() < 0.6:
-                size = {"vcpus": 1, "memory_mib": 512, "disk_gib": 1}
-                body = {"name": f"vm-{self._chance.randrange(10**9)}", "image": "button", **size}
-                answer = await self._command("POST", "", body)
-                if answer is not None:
-                    self._vms.append(answer["vm"]["id"])
+                await self._create()
             elif self._vms:
                 vm = self._chance.choice(self._vms)
                 verb = self._chance.choice(["stop", "start", "delete", "change"])
@@ -67,6 +78,7 @@ class Tenant:
         """The answer if the command was accepted. It is sent again with the same key until it is answered."""
         key = str(uuid.UUID(int=self._chance.getrandbits(128), version=4))
         url = f"/v1/projects/chaos/vms{path}"
+        began = time.monotonic()
         while True:
             try:
                 answer = await self._http.request(method, url, json=body, headers={"Idempotency-Key": key})
@@ -75,10 +87,13 @@ class Tenant:
                 await asyncio.sleep(0.1)
                 continue
             if answer.status_code in (502, 503):
+                if "Retry-After" not in answer.headers or not answer.json().get("detail"):
+                    self._tally.wrong.append(f"{method} {url}: {answer.status_code} {answer.text[:300]}")
                 self._tally.again += 1
                 await asyncio.sleep(0.1)
                 continue
             self._tally.times.append(time.monotonic())
+            self._tally.took.append(time.monotonic() - began)
             if answer.is_success:
                 done: Json = answer.json()
                 self._tally.operations[done["operation"]["id"]] = done["position"]

@@ -22,12 +22,18 @@ class Ledger:
     sent: set[str] = field(default_factory=set)
     times: list[float] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    #: what was said to those that have to try again
+    said: set[str] = field(default_factory=set)
     again: int = 0
 
     def longest_gap(self, since: float, until: float) -> float:
         """Seconds of the longest time without an answer between two times."""
         inside = [since, *(at for at in self.times if since <= at <= until), until]
         return max(after - before for before, after in itertools.pairwise(inside))
+
+    def first_after(self, at: float) -> float:
+        """When the first answer after a time came."""
+        return min(each for each in self.times if each >= at)
 
 
 async def write(nc: Client, ledger: Ledger, stop: asyncio.Event) -> None:
@@ -37,7 +43,7 @@ async def write(nc: Client, ledger: Ledger, stop: asyncio.Event) -> None:
         context = {"actor": "tests", "grants": [["operator", None]], "operation": operation, "fingerprint": operation}
         body = json.dumps({"args": {"project": id_, "name": id_}, "context": context}).encode()
         ledger.sent.add(id_)
-        while True:
+        while not stop.is_set():
             try:
                 reply = await requests.ask(nc, subjects.command(id_, "project", "create"), body, PATIENCE)
             except requests.Unanswered:
@@ -53,5 +59,6 @@ async def write(nc: Client, ledger: Ledger, stop: asyncio.Event) -> None:
             if problem.get("status") != 503:
                 ledger.refused.append(f"{id_}: {problem}")
                 break
+            ledger.said.add(str(problem.get("detail")))
             ledger.again += 1
             await asyncio.sleep(0.05)
