@@ -68,7 +68,7 @@ async def apply(
       that the key is used for this aggregate.
 
     Raises Rejected, also if the key was used for another aggregate; Unavailable if the log does not answer; Conflict
-    after too many attempts.
+    after too many attempts; NewerVersion if this version does not know the state.
     """
     if expect_new:
         known = Loaded(None, Tip(ref))
@@ -78,6 +78,8 @@ async def apply(
     loaded = known or await store.load(ref, evolve)
     unused = 0
     for attempt in range(ATTEMPTS):
+        if world is not None:
+            world.newer.check((ref,))
         try:
             events = decide(loaded.state, not_before(command, loaded.tip))
         except Rejected:

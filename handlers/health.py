@@ -17,6 +17,7 @@ from pydantic_core import to_json
 
 from domain.contract import HandlersHealth, Json, LogHealth, ManagerStatus, RoleProcess, RoleStatus
 from handlers.managers.driver import Status
+from handlers.world.newer import Newer
 from runtime import subjects
 from runtime.bus.malformed import Malformed
 from runtime.process import Process, this
@@ -89,6 +90,7 @@ class StatusMessage:
     position: Callable[[], int]
     holder: Callable[[], Process | None]
     managers: Callable[[], Sequence[Status]]
+    newer: Newer
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __call__(self, ends: bool) -> bytes:
@@ -99,6 +101,8 @@ class StatusMessage:
             began=self.began,
             ends=ends,
             position=self.position(),
+            last_error=self.newer.error,
+            failing_since=self.newer.since,
             holder=RoleProcess.model_validate(holder, from_attributes=True) if holder is not None else None,
             managers=tuple(map(operator_status, self.managers())),
         )

@@ -129,7 +129,7 @@ async def assemble(settings: HandlersSettings, nc: Client, process: Process) -> 
     keys = await patiently("the log", lambda: event_keys(settings.event_keys_path, nc), (*PASSING, Unavailable))
     begun = await patiently("the log", lambda: begin_world(settings, nc, keys), (*PASSING, Unavailable))
     world = begun.world
-    store = EventStore(nc, keys, frontier=world.frontier)
+    store = EventStore(nc, keys, frontier=world.frontier, guard=world.newer.check)
     parking = Parking(nc)
     vault = Vault.of(nc, settings.master_key_path)
     key = settings.home / "checkpoint.key"
@@ -254,7 +254,7 @@ async def serve(settings: HandlersSettings) -> None:
         nc = await bus.connect(settings, "handlers")
         stack.push_async_callback(nc.close)
         process = this()
-        lease = Lease(Documents(nc, subjects.MANAGERS, timeout=2.0), process)
+        lease = Lease(Documents(nc, subjects.MANAGERS, timeout=2.0), process, outdated=lambda: bool(parts.world.newer))
         stack.push_async_callback(finish, partial(give_back, lease, nc))
         essential = await stack.enter_async_context(Essential())
         essential.start("bus", nc.until_ended())
@@ -269,8 +269,9 @@ async def serve(settings: HandlersSettings) -> None:
         log.info("world read", position=parts.world.position)
         essential.start("wanted documents", parts.dispatcher.notice(nc))
         essential.start("known VMs", parts.known.run())
+        world = parts.world
         message = StatusMessage(
-            process, lambda: parts.world.position, lambda: lease.holder, parts.commands.health.managers
+            process, lambda: world.position, lambda: lease.holder, parts.commands.health.managers, world.newer
         )
         essential.start("status", publish_status(nc, subjects.role_status("handlers", process.id), message))
         essential.start("lease of the managers", lease.keep())

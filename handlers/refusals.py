@@ -11,6 +11,7 @@ from domain.accepted_requests import KeyReused
 from domain.base import Category, Rejected
 from eventstore.log.store import Conflict, TooLarge, TooMany, Unavailable
 from eventstore.vault.vault import Erased, VaultUnavailable, WrongMasterKey
+from handlers.world.newer import NewerVersion
 from runtime.bus.replies import MOST_DETAIL, Refusal
 
 #: The HTTP header of the idempotency key.
@@ -22,6 +23,12 @@ VAULT_CLOSED = Refusal(
     code="vault_closed",
     status=503,
     detail="secrets cannot be sealed: the handlers' master key is wrong (NEBULA_MASTER_KEY_FILE)",
+)
+NEWER = Refusal(
+    code="newer_version",
+    status=503,
+    detail="this resource has events of a newer version, which these handlers do not know: upgrade them, or try again "
+    "if others are of that version",
 )
 DELETED = Refusal(code="vm_deleted", status=410, detail="this VM was deleted")
 
@@ -40,6 +47,8 @@ def refusal(error: Exception) -> Refusal | None:
             return NOT_STORED
         case WrongMasterKey():
             return VAULT_CLOSED
+        case NewerVersion():
+            return NEWER
         case Erased():
             return DELETED
         case _:

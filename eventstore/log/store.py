@@ -128,7 +128,8 @@ def first_event(messages: Iterable[Recorded]) -> Recorded | None:
 class EventStore:
     """The log of one cloud, through one connection.
 
-    `event_keys`: signs the events that are appended, and checks those that are read; None: neither of the two.
+    `event_keys`: signs the events that are appended, and checks those that are read; None: neither of the two. `guard`:
+    called before each append with the aggregates that it depends on; what it raises refuses the append.
     """
 
     def __init__(
@@ -139,11 +140,13 @@ class EventStore:
         stream: str = subjects.EVENTS,
         timeout: float = 5.0,
         frontier: Frontier | None = None,
+        guard: Callable[[Iterable[Ref]], None] | None = None,
     ) -> None:
         self.event_keys = event_keys
         self._log = Stream(nc, stream, timeout=timeout, event_keys=event_keys)
         self._group = GroupCommit(self._log)
         self._frontier = frontier
+        self._guard = guard
 
     # ── append ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -158,6 +161,8 @@ class EventStore:
         events are added to the first change. Raises Conflict if an aggregate has another tip now, Unavailable if the
         outcome is unknown within the timeout.
         """
+        if self._guard is not None:
+            self._guard([*(change.tip.ref for change in changes), *(tip.ref for tip in unchanged)])
         keys = self.event_keys
         expected = list(unchanged)
         messages: list[Message] = []

@@ -298,11 +298,13 @@ class CommandLoop:
         if not route.lookup.behind:  # counts (VMs of a project, users of an image) have to be current
             await caught_up(self._store, world)
         known = basis(command, args, project, world)
+        world.newer.check(known)
         try:
             return await route.prepare(dict(args), project, self._facts), known
         except Rejected:
             await caught_up(self._store, world)
             known = basis(command, args, project, world)
+            world.newer.check(known)
             return await route.prepare(dict(args), project, self._facts), known
 
 

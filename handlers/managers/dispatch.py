@@ -214,6 +214,8 @@ class Dispatcher:
         node = self._world.node(vm.node) if vm and vm.node else None
         if loaded is None or vm is None or node is None or self._settled.get(vm_id) == loaded.tip.version:
             return
+        if self._world.newer.has(loaded.tip.ref):
+            return
         key = Key(node.id, "vm", vm.id)
         before = self._documents.get(key)
         if before is not None and before.generation > loaded.tip.version and not await self._is_newest(loaded):

@@ -8,6 +8,8 @@ It is one document, which the holder replaces every second. Each replacement nam
 - Another process takes the lease once it has seen the same document for `TAKES` seconds, by its own clock. It first saw
   the document after the holder began to store it, and `TAKES` is longer than `HOLDS`: so the holder has stopped by
   then. Clocks of two hosts are never compared; they only have to run at about the same speed.
+- A process that meets events of a newer version leaves the lease to others, and takes it only if nobody did within
+  `LEAVES` seconds.
 - A process does not wait for a holder that has returned the lease, or is known to have ended. The latter can be checked
   on the same host (`runtime/process.py`). So after a restart the managers work without a pause.
 
@@ -33,6 +35,8 @@ log = logs.get(__name__)
 RENEWS = 1.0
 #: Seconds for which a renewal is valid; seconds for which a document must be unchanged before another process takes it.
 HOLDS, TAKES = 4.0, 6.0
+#: Seconds for which a document must be unchanged before a process takes it that leaves the lease to others.
+LEAVES = 3 * TAKES
 #: Maximum number of seconds of one step; seconds between two checks whether the lease has expired (a host may sleep).
 STEP, LOOK = 3.0, 0.5
 #: Seconds before the next try to replace this process's own document.
@@ -49,7 +53,9 @@ class Note(BaseModel):
 
 
 class Lease:
-    """The lease as one process sees it. `ended`: returns whether another process is known to have ended."""
+    """The lease as one process sees it. `ended`: returns whether another process is known to have ended; `outdated`:
+    whether there are events that this process does not know.
+    """
 
     def __init__(
         self,
@@ -58,11 +64,15 @@ class Lease:
         *,
         clock: Callable[[], float] = clock,
         ended: Callable[[Process], bool] = has_ended,
+        outdated: Callable[[], bool] = lambda: False,
     ) -> None:
         self._documents = documents
         self._process = process
         self._clock = clock
         self._ended = ended
+        self._outdated = outdated
+        #: whether it has left the lease to others, because it is outdated
+        self._left = False
         #: the document that was read last, its position, and since when it has been this one
         self._note: Note | None = None
         self._position: int | None = None
@@ -124,8 +134,14 @@ class Lease:
 
     async def step(self) -> None:
         """Renew the lease, or take it if it is free. Raises Unavailable."""
+        if self._mine and not self._left and self._outdated():
+            log.warning("managers stand by, for a process that knows all events")
+            self._left, self._since = True, self._clock()
+            self._drop()
+            return
         if not self._mine:
             await self._look()
+            self._left = self._outdated()
             if not self._is_free():
                 self._log_holder()
                 return
@@ -179,6 +195,8 @@ class Lease:
             log.info("managers work elsewhere", host=self._note.holder.host, pid=self._note.holder.pid)
 
     def _is_free(self) -> bool:
+        if self._left:
+            return self._clock() - self._since >= LEAVES
         if self._position == 0 or self._clock() - self._since >= TAKES:
             return True
         note = self._note

@@ -161,6 +161,8 @@ class Snapshots:
         position = self.begun.world.position
         if self._stopped or position < self.events or self.begun.world.newest is None:
             return False
+        if self.begun.world.newer:
+            return False  # a start from the snapshot would not know that
         if not self._position:
             return True
         if self.keys.judges(self._position) != self._judges:

@@ -8,6 +8,7 @@ A queue is one function of a message and its subject. The type of its first para
 - The function returns: the message is acknowledged.
 - The message is not of that type, or the function raises PoisonMessage: it is parked.
 - The function raises Unavailable or Conflict: it is called again after a pause, until it raises neither.
+- The function raises NewerVersion: the message is delivered again, until handlers of that version get it.
 - It raises anything else, or takes longer than LONGEST: the message is delivered again after a pause that grows. It is
   parked after as many tries as the settings allow, with the error of the last one.
 - The process stops or is killed: the message is delivered again, to any process.
@@ -34,6 +35,7 @@ from eventstore.log.received import own
 from eventstore.log.store import Conflict, Unavailable
 from eventstore.parking.parking import RETRIED_INTO, Parking
 from handlers.queues.broker import Broker, InWork
+from handlers.world.newer import NewerVersion
 from runtime import logs
 from runtime.bus.malformed import reason
 from runtime.tasks import patience
@@ -55,6 +57,8 @@ MOST_WAITING = 4096
 LONGEST = 60.0
 #: Seconds before the second try (`first`), and at most before a later one (`last`).
 RETRY = Backoff(first=0.5, last=30.0)
+#: Seconds before a message is delivered again that only handlers of a newer version can process.
+ELSEWHERE = 1.0
 #: Seconds for messages in work when the process stops.
 GRACE = 3.0
 #: Errors that end by themselves, and are not caused by the message.
@@ -151,6 +155,11 @@ class Queues:
             await self._park(source, msg, reason(error.__cause__ or error))
         except PASSING as error:  # the process stops
             raise NackMessage from error
+        except NewerVersion as error:
+            log.warning(
+                "message left to handlers of a newer version", queue=source, subject=msg.subject, error=str(error)
+            )
+            raise NackMessage(delay=ELSEWHERE) from error
         except Exception as error:
             tries = msg.metadata.num_delivered
             log.exception("message failed", queue=source, subject=msg.subject, tries=tries)

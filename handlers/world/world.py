@@ -24,6 +24,7 @@ from eventstore.parking.refused import Refused
 from handlers.world.aggregates import Aggregates
 from handlers.world.backlog import Backlog
 from handlers.world.due import Due
+from handlers.world.newer import Newer
 from handlers.world.references import References
 from handlers.world.turns import Turns
 from handlers.world.vms import VmIndex
@@ -77,6 +78,7 @@ class World:
         self._moved = asyncio.Condition()
         self._awaited = 0
         self._watches: list[Watch] = []
+        self.newer = Newer()
         self.malformed = Refused()
         """The messages of the log that were ignored, and why."""
         self.forged = False
@@ -189,6 +191,7 @@ class World:
         if wrong is None:
             self.references.update(ref, recorded, known.state, loaded.state)
             self._check_promises(ref, recorded.event, known.state, loaded.state)
+            self.newer.note(recorded)
         for watch in self._watches:
             watch.add(ref)
         return wrong

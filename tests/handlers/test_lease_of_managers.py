@@ -15,7 +15,7 @@ from eventstore.documents import Documents
 from eventstore.log.store import Unavailable
 from handlers.managers import lease as module
 from handlers.managers.driver import Driver
-from handlers.managers.lease import HOLDS, TAKES, Lease, Note, read
+from handlers.managers.lease import HOLDS, LEAVES, TAKES, Lease, Note, read
 from handlers.world.watch import Changes, Watch
 from runtime import process, subjects
 from runtime.bus.bus import QuickClient
@@ -177,6 +177,32 @@ async def test_what_was_given_back_is_taken_without_a_wait(documents: Documents)
     await one.give_back()  # not its own any more
     await other.step()
     assert other.held
+
+
+async def test_a_process_that_does_not_know_all_events_leaves_it_to_others(documents: Documents) -> None:
+    time, outdated = Time(), False
+    one = Lease(documents, elsewhere(), clock=time, outdated=lambda: outdated)
+    other = lease(documents, time)
+    for each in (one, other):
+        await each.step()
+    outdated = True
+    for seconds in range(int(TAKES)):
+        await one.step()
+        await other.step()
+        assert (one.held, other.held) == (False, False), seconds
+        time.now += 1
+    await other.step()
+    await one.step()
+    assert (one.held, other.held) == (False, True)
+    await other.give_back()  # and nobody else is there
+    await one.step()
+    assert not one.held
+    time.now += LEAVES
+    await one.step()
+    assert one.held
+    time.now += 1
+    await one.step()
+    assert one.held, "it goes on, as nobody else works"
 
 
 async def test_a_process_that_has_ended_on_this_host_is_not_waited_for(documents: Documents) -> None:
