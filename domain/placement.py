@@ -1,9 +1,10 @@
-"""The choice of a node for a VM: a pure function of the VM's size and the reservations of all nodes."""
+"""Whether a node can take a VM, and why not: pure functions of the VM's size and the reservations of nodes.
 
-import heapq
+`candidates.py` chooses one of them.
+"""
+
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import NamedTuple
 
 from domain.base import Category, Rejected, Resources
@@ -13,10 +14,6 @@ from domain.vm.features import unknown
 
 #: The fields of Resources, with their units in texts for people.
 UNITS = {"vcpus": "vCPUs", "memory_mib": "MiB of memory", "disk_gib": "GiB of disk"}
-
-
-#: If there are at least FEW other nodes, EXAMPLES of them are named for each kind of reason; the rest is counted.
-FEW, EXAMPLES = 16, 3
 
 
 @dataclass(frozen=True)
@@ -59,62 +56,19 @@ class Placement:
     considered: tuple[Considered, ...]
 
 
-def place(
-    size: Resources,
-    region: str | None,
-    nodes: Iterable[Node],
-    policy: Policy | None = None,
-    architecture: str | None = None,
-    features: tuple[str, ...] = (),
-) -> Placement:
-    """Choose, of all nodes that have room, the one with the most free memory; of equal ones that with the lowest id.
-
-    `architecture`: that of the VM's image. `features`: those that the node has to know.
-    """
-    policy = policy or Policy()
-    wish = Wish(size, region, architecture, features)
-    fitting: list[Passed] = []
-    passed_over: dict[str, list[Passed]] = {}
-    for node in sorted(not_retired(nodes), key=attrgetter("id")):
-        room = free(node, policy)
-        obstacle = obstacle_of(wish, node, room)
-        (fitting if obstacle is None else passed_over.setdefault(obstacle, [])).append(Passed(node, room))
-    if not fitting:
-        return Placement(None, abridged(wish, passed_over))
-    best = max(fitting, key=free_memory)  # of equal ones the first: that with the lowest id
-    passed_over["memory"] = [passed for passed in fitting if passed is not best]
-    return Placement(best.node.id, abridged(wish, passed_over, best))
-
-
-def free_memory(passed: Passed) -> int:
-    return passed.room.memory_mib
-
-
 def not_retired(nodes: Iterable[Node]) -> Iterator[Node]:
     return (node for node in nodes if node.retired_at is None)
 
 
-def abridged(wish: Wish, passed_over: dict[str, list[Passed]], best: Passed | None = None) -> tuple[Considered, ...]:
-    """The considered nodes, sorted by id. If there are many: a few for each kind of reason.
-
-    The last of these has in `more` the number of those that were left out.
-    """
-    count = sum(map(len, passed_over.values()))
-    named: list[Considered] = [Considered(node=best.node.id)] if best is not None else []
-    for kind, all_ in passed_over.items():
-        some = all_
-        if count >= FEW:
-            some = heapq.nlargest(EXAMPLES, all_, key=free_memory) if kind == "memory" else all_[:EXAMPLES]
-        for passed in some:
-            more = len(all_) - len(some) if passed is some[-1] else 0
-            named.append(Considered(node=passed.node.id, reason=reason(kind, wish, passed, best), more=more))
-    return tuple(sorted(named, key=attrgetter("node")))
-
-
 def check_attainable(size: Resources, region: str | None, nodes: Iterable[Node], policy: Policy) -> None:
     """Raises Rejected if no node could hold so much even when empty. Accepts any size while no node is known."""
-    known = [node for node in not_retired(nodes) if region in (None, node.info.region)]
-    if not known or any(fits(size, total(node, policy)) for node in known):
+    known = []
+    for node in not_retired(nodes):
+        if region in (None, node.info.region):
+            if fits(size, total(node, policy)):
+                return
+            known.append(node)
+    if not known:
         return
     for field, unit in UNITS.items():
         requested = getattr(size, field)

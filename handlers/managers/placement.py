@@ -22,8 +22,9 @@ from typing import TypeVar
 
 from domain import image, mac, node, vm
 from domain.base import Event, replace
-from domain.node import CapacityReserved, Node
-from domain.placement import Placement, Policy, place
+from domain.candidates import Candidates, place
+from domain.node import CapacityReserved
+from domain.placement import Placement, Policy, Wish
 from domain.vm import DeferVm, DropVm, ScheduleVm, Vm, VmScheduled
 from domain.vm.features import features
 from eventstore.log.envelope import Ref
@@ -98,7 +99,7 @@ class Placer:
         self._preparing: set[asyncio.Future[list[BaseException | None]]] = set()
         self._store = store
         self._world = world
-        self._policy = policy
+        self._candidates = Candidates(policy)
         self._turns = turns
         self._watch = world.watch()
         self._context = manager("placement")
@@ -135,7 +136,7 @@ class Placer:
     async def _place(self, vm_ids: Sequence[str]) -> None:
         await self._turns.wait()
         waiting = [vm_id for vm_id in vm_ids if vm_id in self._world.waiting]
-        changes = decisions(waiting, self._world, self._policy)
+        changes = decisions(waiting, self._world, self._candidates)
         self._prepare_keys(changes)
         if sum(change.tip.ref.kind == "vm" for change in changes) <= FEW:
             await self._promise_first(changes)
@@ -206,11 +207,11 @@ def releases(reservations: Iterable[Release], world: World) -> list[Change]:
     return changes
 
 
-def decisions(vm_ids: Sequence[str], world: World, policy: Policy) -> list[Change]:
+def decisions(vm_ids: Sequence[str], world: World, candidates: Candidates) -> list[Change]:
     """The changes that place these VMs, those of nodes first. Each decision takes account of the reservations of those
     before it.
     """
-    nodes = {found.id: found for found in world.nodes()}
+    candidates.update(world.nodes())
     reserved: dict[str, list[Event]] = {}
     changes: list[Change] = []
     at, given = now(), set[str]()
@@ -219,7 +220,7 @@ def decisions(vm_ids: Sequence[str], world: World, policy: Policy) -> list[Chang
         if loaded is None or loaded.state is None:
             continue
         found = loaded.state
-        command = drop_of(found, world) or choose(found, offers(found, nodes, world), policy, at, world)
+        command = drop_of(found, world) or choose(found, candidates, at, world)
         if isinstance(command, ScheduleVm):  # a random address: another process may place a VM at the same time
             address = mac.free(secrets.randbelow(mac.ADDRESSES), lambda one: one in given or world.macs.taken(one))
             command = command.model_copy(update={"mac": address})
@@ -229,20 +230,12 @@ def decisions(vm_ids: Sequence[str], world: World, policy: Policy) -> list[Chang
         if isinstance(command, ScheduleVm) and events:
             given.add(command.mac or "")
             reserve = node.Reserve(node=command.node, vm=vm_id, resources=found.spec.resources(), at=at, again=True)
-            for event in node.decide(nodes[command.node], reserve):
+            for event in node.decide(candidates.node(command.node), reserve):
                 reserved.setdefault(command.node, []).append(event)
-                nodes[command.node] = node.evolve(nodes[command.node], event) or nodes[command.node]
+                if (after := node.evolve(candidates.node(command.node), event)) is not None:
+                    candidates.change(after)
     tips = {id_: world.get(Ref(subjects.SYSTEM, "node", id_)).tip for id_ in reserved}
     return [*(Change(tips[id_], of_node) for id_, of_node in reserved.items()), *changes]
-
-
-def offers(found: Vm, nodes: Mapping[str, Node], world: World) -> list[Sequence[Node]]:
-    """The nodes for a VM, those with an unused promise to it first, without that promise."""
-    promised = world.unused.nodes_of(found.id)
-    if not promised:
-        return [list(nodes.values())]
-    without = {id_: replace(nodes[id_], reservations=nodes[id_].reservations.discard(found.id)) for id_ in promised}
-    return [list(without.values()), list({**nodes, **without}.values())]
 
 
 def architecture(found: Vm, world: World) -> str | None:
@@ -251,16 +244,29 @@ def architecture(found: Vm, world: World) -> str | None:
     return base.architecture if base is not None else None
 
 
-def choose(
-    found: Vm, offered: Iterable[Sequence[Node]], policy: Policy, at: datetime, world: World
-) -> ScheduleVm | DeferVm:
-    """The command that places a VM on the best of the first nodes that have room, or lets it wait if none has."""
-    choice = Placement(None, ())
-    for nodes in offered:
-        choice = place(found.spec.resources(), found.region, nodes, policy, architecture(found, world), features(found))
-        if choice.node is not None:
-            return ScheduleVm(vm=found.id, at=at, node=choice.node, considered=choice.considered)
-    return DeferVm(vm=found.id, at=at, considered=choice.considered)
+def choose(found: Vm, candidates: Candidates, at: datetime, world: World) -> ScheduleVm | DeferVm:
+    """The command that places a VM on the best node, or lets it wait if no node has room."""
+    choice = choice_for(found, candidates, world)
+    if choice.node is None:
+        return DeferVm(vm=found.id, at=at, considered=choice.considered)
+    return ScheduleVm(vm=found.id, at=at, node=choice.node, considered=choice.considered)
+
+
+def choice_for(found: Vm, candidates: Candidates, world: World) -> Placement:
+    """The choice for a VM: of nodes with an unused promise to it, if one of them has room. That promise is its room."""
+    wish = Wish(found.spec.resources(), found.region, architecture(found, world), features(found))
+    promised = [candidates.node(id_) for id_ in world.unused.nodes_of(found.id)]
+    if not promised:
+        return candidates.place(wish)
+    without = [replace(each, reservations=each.reservations.discard(found.id)) for each in promised]
+    choice = place(wish.size, wish.region, without, candidates.policy, wish.architecture, wish.features)
+    if choice.node is None:
+        for each in without:
+            candidates.change(each)
+        choice = candidates.place(wish)
+        for each in promised:
+            candidates.change(each)
+    return choice
 
 
 def batched(values: Sequence[str], size: int) -> Iterator[Sequence[str]]:

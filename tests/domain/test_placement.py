@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from domain.base import Category, Rejected, Resources, replace
+from domain.candidates import EXAMPLES, FEW, MOST_WISHES, Candidates, place
 from domain.node import Node, stored
 from domain.node.reservations import Reserved
-from domain.placement import EXAMPLES, FEW, Placement, Policy, check_attainable, check_resize, free, place
+from domain.placement import Placement, Policy, Wish, check_attainable, check_resize, free
 from domain.vm import Considered
 from tests.domain.lives import SPEC, create, lived, schedule
 from tests.domain.story import at, uid
@@ -224,3 +225,46 @@ def test_a_retired_node_is_not_even_looked_at() -> None:
     found = place(WISH, None, [host("n1"), retired])
     assert found.node == "n1" and [each.node for each in found.considered] == ["n1"]
     check_attainable(Resources(vcpus=10_000), None, [retired], Policy())  # as where no node is known
+
+
+def any_wish(chance: random.Random) -> Wish:
+    size = Resources(
+        vcpus=chance.randint(1, 9), memory_mib=chance.choice((64, 512, 4096)), disk_gib=chance.randint(1, 9)
+    )
+    features = chance.choice(((), ("watchdog",), ("warp",)))
+    return Wish(size, chance.choice((None, "north", "south")), chance.choice((None, "x86_64", "aarch64")), features)
+
+
+def any_host(chance: random.Random, number: int) -> Node:
+    found = host(
+        f"n{number}",
+        lost=chance.random() < 0.1,
+        cordoned=chance.random() < 0.1,
+        used=Resources(vcpus=chance.randint(0, 4), memory_mib=chance.choice((0, 64, 4096)), disk_gib=1),
+        region=chance.choice(("north", "south")),
+        architecture=chance.choice(("x86_64", "aarch64")),
+        features=chance.choice(((), ("watchdog",))),
+    )
+    return replace(found, retired_at=at()) if chance.random() < 0.1 else found
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_kept_orders_choose_as_a_look_at_all_nodes_does(seed: int) -> None:
+    """Whatever changed since: nodes, rooms, nodes that come and go; and for more wishes than orders are kept."""
+    chance = random.Random(seed)
+    wishes = [any_wish(chance) for _ in range(2 * MOST_WISHES if seed % 4 == 0 else 5)]
+    nodes = {number: any_host(chance, number) for number in range(chance.randint(0, 2 * FEW))}
+    candidates = Candidates(Policy())
+    for _ in range(60):
+        wish = chance.choice(wishes)
+        candidates.update(nodes.values())
+        assert candidates.place(wish) == place(wish.size, wish.region, nodes.values(), None, *wish[2:])
+        number = chance.randint(0, 2 * FEW)
+        if number in nodes and chance.random() < 0.2:
+            del nodes[number]
+        else:
+            nodes[number] = any_host(chance, number)
+            if chance.random() < 0.5:
+                candidates.change(nodes[number])
+            if chance.random() < 0.2:  # what was decided and then not stored
+                candidates.change(any_host(chance, number))

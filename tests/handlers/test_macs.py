@@ -9,6 +9,7 @@ import pytest
 
 from domain import mac, node, vm
 from domain.base import replace
+from domain.candidates import Candidates
 from domain.node import RegisterNode
 from domain.placement import Policy
 from domain.vm import Vm, VmScheduled
@@ -35,6 +36,7 @@ class Cloud:
         self.found: dict[str, Vm] = {}
         self.macs = Macs()
         self.unused = UnusedPromises()
+        self.candidates = Candidates(Policy(vcpu_ratio=64))
         self.references = SimpleNamespace()
 
     def nodes(self) -> list[Any]:
@@ -58,7 +60,7 @@ class Cloud:
 
     def place(self, ids: list[str]) -> None:
         """One round of placement, taken in as the log tells it."""
-        for change in placement.decisions(ids, cast(World, self), Policy(vcpu_ratio=64)):
+        for change in placement.decisions(ids, cast(World, self), self.candidates):
             for event in change.events:
                 if change.tip.ref.kind == "node":
                     self.host = node.evolve(self.host, event)
@@ -81,7 +83,6 @@ def test_ten_thousand_vms_have_as_many_addresses(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("handlers.managers.placement.secrets.randbelow", often_the_same)
     monkeypatch.setattr(placement, "drop_of", lambda *_: None)
-    monkeypatch.setattr(placement, "place", lambda *_: SimpleNamespace(node="n1", considered=()))
     cloud, all_ = Cloud(), ids(MANY)
     cloud.asked(all_)
     for start in range(0, MANY, 500):
