@@ -1,8 +1,10 @@
 """The consumers with which a node in its own account reads its wanted documents: it may not create consumers itself."""
 
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
+from eventstore.log.store import Unavailable
 from runtime import subjects
 from runtime.bus.api import has_accounts
 
@@ -10,7 +12,7 @@ from runtime.bus.api import has_accounts
 async def provide(nc: Client, node: str) -> None:
     """Create the consumers of a node if they are missing. Nothing to do on a server without accounts.
 
-    Raises nats.errors.Error.
+    Raises Unavailable.
     """
     if not has_accounts(nc):
         return
@@ -25,4 +27,7 @@ async def provide(nc: Client, node: str) -> None:
             headers_only=headers_only,
             max_waiting=64,
         )
-        await js.add_consumer(subjects.WANTED, config)
+        try:
+            await js.add_consumer(subjects.WANTED, config)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"the consumers of node {node} cannot be created: {error!r}") from error

@@ -14,6 +14,8 @@ from runtime.tasks.patience import CannotRun, patiently
 
 JETSTREAM_OFF = (10039, 10076)
 NOT_CLUSTERED = 10074
+#: Maximum number of consumers of the wanted documents.
+MOST_CONSUMERS = 100_000
 NO_JETSTREAM = "the NATS server, or the account there, has no JetStream: enable it (`nats-server --jetstream`)"
 
 
@@ -57,7 +59,7 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
     """
     return [
         events_stream(replicas),
-        replace(stream(subjects.WANTED, subjects.wanted_of(), replicas, newest=1), allow_atomic=True),
+        wanted_stream(replicas),
         stream(subjects.REPORTS, subjects.REPORTS_OF_ALL, replicas, newest=16, max_age=7 * 24 * 3600),
         stream(subjects.LEASES, subjects.LEASES_OF_ALL, replicas, newest=1),
         stream(subjects.MANAGERS, subjects.MANAGERS_LEASE, replicas, newest=1),
@@ -68,6 +70,14 @@ def platform_streams(replicas: int) -> list[StreamConfig]:
         refusals_stream(replicas),
         stream(subjects.TOKEN_USES, subjects.TOKEN_USES_OF_ALL, replicas, newest=1, max_age=400 * 24 * 3600),
     ]
+
+
+def wanted_stream(replicas: int) -> StreamConfig:
+    """The newest wanted document of each resource. Each node has two consumers, and nats-server allows 1,000 by
+    default.
+    """
+    kept = stream(subjects.WANTED, subjects.wanted_of(), replicas, newest=1)
+    return replace(kept, allow_atomic=True, max_consumers=MOST_CONSUMERS)
 
 
 def refusals_stream(replicas: int) -> StreamConfig:
@@ -135,8 +145,8 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
             raise NotAdapted(f"stream {wanted.name} has the subjects of an earlier version: restart `nebula up`")
         have = replace(have, subjects=wanted.subjects)
         await js.update_stream(have)
-    if lacks_batches(wanted, have) and not is_imported(js._nc):
-        await js.update_stream(replace(have, allow_atomic=True))
+    if (better := improved(wanted, have)) != have and not is_imported(js._nc):
+        await js.update_stream(better)
     if wanted.name in (subjects.WANTED, subjects.REPORTS):
         await _drop_keyed_before(js, wanted.name)
     for limit in ("max_age", "max_msgs", "max_bytes"):
@@ -149,8 +159,13 @@ async def ensure(js: JetStreamContext, wanted: StreamConfig) -> None:
         raise WeakStream(f"stream {wanted.name} is in memory; set it to file storage")
 
 
-def lacks_batches(wanted: StreamConfig, have: StreamConfig) -> bool:
-    return wanted.name in GROUPED and bool(wanted.allow_atomic) and not have.allow_atomic
+def improved(wanted: StreamConfig, have: StreamConfig) -> StreamConfig:
+    """The configuration of an existing stream, with the batches and the number of consumers of this version."""
+    batches = bool(have.allow_atomic or (wanted.name in GROUPED and wanted.allow_atomic))
+    consumers = have.max_consumers
+    if wanted.max_consumers is not None and wanted.max_consumers > (consumers or 0):
+        consumers = wanted.max_consumers
+    return replace(have, allow_atomic=batches, max_consumers=consumers)
 
 
 def is_off(js: JetStreamContext, error: Exception) -> bool:
@@ -162,7 +177,7 @@ def is_off(js: JetStreamContext, error: Exception) -> bool:
 
 
 async def adapt(js: JetStreamContext) -> None:
-    """Give existing streams the subjects and the batches of this version, where handlers have no right to.
+    """Give existing streams the subjects and the settings of this version, where handlers have no right to.
 
     Waits for the server.
     """
@@ -173,12 +188,10 @@ async def adapt(js: JetStreamContext) -> None:
                 continue
             with contextlib.suppress(NotFoundError):
                 have = (await js.stream_info(wanted.name)).config
-                adapted = replace(have, allow_atomic=have.allow_atomic or lacks_batches(wanted, have))
-                if wanted.name in ADAPTED:
+                adapted = improved(wanted, have)
+                if wanted.name in ADAPTED and sorted(have.subjects or []) != sorted(wanted.subjects or []):
                     adapted = replace(adapted, subjects=wanted.subjects)
-                if adapted.allow_atomic != have.allow_atomic or sorted(have.subjects or []) != sorted(
-                    adapted.subjects or []
-                ):
+                if adapted != have:
                     await js.update_stream(adapted)
 
     await patiently("JetStream", all_of_them)

@@ -11,7 +11,7 @@ from nats.js.api import StorageType
 from nats.js.errors import APIError
 
 from runtime import subjects
-from runtime.bus.streams import WeakStream, ensure, ensure_all, events_stream, platform_streams
+from runtime.bus.streams import MOST_CONSUMERS, WeakStream, adapt, ensure, ensure_all, events_stream, platform_streams
 from runtime.local.servers import start_nats
 from tests.eventstore.log import connection, folder_to_keep
 
@@ -52,6 +52,20 @@ async def test_subjects_of_a_derived_stream_are_updated_and_those_of_the_log_are
     await ensure(js, replace(wanted))
     info = await js.stream_info(subjects.PARKED)
     assert info.config.subjects == wanted.subjects and info.state.messages == 1
+
+
+@pytest.mark.parametrize("found", [-1, 10])
+@pytest.mark.parametrize("by", ["handlers", "authority"])
+async def test_there_may_be_a_consumer_for_each_of_many_nodes(bare: Client, by: str, found: int) -> None:
+    """Also in a stream of an earlier version. By default the server allows 1,000."""
+    js = bare.jetstream()
+    wanted = next(config for config in platform_streams(1) if config.name == subjects.WANTED)
+    await js.add_stream(replace(wanted, max_consumers=found))
+    await (ensure(js, replace(wanted)) if by == "handlers" else adapt(js))
+    assert (await js.stream_info(subjects.WANTED)).config.max_consumers == MOST_CONSUMERS
+    await js.delete_stream(subjects.WANTED)
+    await ensure(js, replace(wanted))
+    assert (await js.stream_info(subjects.WANTED)).config.max_consumers == MOST_CONSUMERS
 
 
 @pytest.mark.parametrize(
