@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from bench.cloud import Cloud
-from bench.fleet_parts import Cpu, count, create, each, fleet, messages, running, stored, until
+from bench.fleet_parts import ROLES, Cpu, count, create, each, fleet, messages, running, stored, tell, until
 from runtime import subjects
 from runtime.bus.accounts.table import SIMULATION
 
@@ -23,20 +23,33 @@ SETTLE = 45.0
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--vms", type=int, default=20_000)
-    parser.add_argument("--rest", type=float, default=60.0, help="seconds of the measure at rest")
+    parser.add_argument("--rest", type=float, default=60.0, help="seconds of the measure at rest (60)")
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which it is given up (1800)")
 
 
-async def measure(nodes: int = 1000, vms: int = 20_000, rest: float = 60.0) -> dict[str, Any]:
+async def measure(nodes: int = 1000, vms: int = 20_000, rest: float = 60.0, limit: float = 1800.0) -> dict[str, Any]:
+    """The figures. Raises RuntimeError if the whole takes longer than `limit` seconds, or a step makes no progress."""
+    try:
+        async with asyncio.timeout(limit):
+            return await measured(nodes, vms, rest)
+    except TimeoutError:
+        raise RuntimeError(f"not done after {limit:.0f} s; the last line above says what was waited for") from None
+
+
+async def measured(nodes: int, vms: int, rest: float) -> dict[str, Any]:
     started = time.perf_counter()
     async with fleet(nodes) as made:
         registered = time.perf_counter() - started
+        tell(f"{nodes} nodes are registered after {registered:.0f} s")
         cpu = Cpu(made)
         accepted = await each(made, range(vms), lambda http, _: create(http, []))
         all_run = accepted + await running(made, vms)
         building = {name: round(seconds / vms * 1e3, 2) for name, seconds in cpu.seconds().items()}
+        tell(f"{vms} VMs run after {all_run:.0f} s; measuring at rest for {min(SETTLE, rest) + rest:.0f} s")
         await asyncio.sleep(min(SETTLE, rest))
         at_rest = await resting(made, rest)
         pss = made.pss_mib()
+        tell("the fleet is killed; waiting until its nodes are lost")
         silent = await until_lost(made, nodes)
     cores = at_rest["cores_at_rest_by_role"]
     return {
@@ -48,6 +61,7 @@ async def measure(nodes: int = 1000, vms: int = 20_000, rest: float = 60.0) -> d
         "all_run_seconds": round(all_run, 1),
         "cpu_ms_per_vm_by_role": building,
         **at_rest,
+        "most_cores_of_a_role": max(cores[role] for role in ROLES),
         "cpu_ms_per_node_and_minute": round(cores[SIMULATION] * 60_000 / nodes, 1),
         "pss_mib_by_role": pss,
         **silent,

@@ -3,9 +3,10 @@
 import asyncio
 import json
 import os
+import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from runtime.bus.accounts.authority import Authority
 from runtime.bus.accounts.table import SIMULATION, SYSTEM
 from runtime.bus.login import login
 from runtime.settings import Common
+from runtime.tasks.tasks import end
 
 VMS = f"/v1/projects/{PROJECT}/vms"
 SIZE = {"vcpus": 1, "memory_mib": 64, "disk_gib": 1}
@@ -26,8 +28,40 @@ IN_FLIGHT = 64
 ROLES = ("gateway", "handlers", "projections")
 TICKS = os.sysconf("SC_CLK_TCK")
 NO_DELAYS = json.dumps(dict.fromkeys(("call", "image", "boot", "lease", "shutdown", "memory", "reboot"), 0))
-#: Seconds in which a step of a benchmark has to make some progress.
-PATIENCE = 120.0
+#: Seconds in which a step of a benchmark has to make some progress, and between two lines about it.
+PATIENCE, TELL = 120.0, 5.0
+
+
+class Progress:
+    """Tells on stderr, every few seconds, how many of all are done. Raises RuntimeError if there are no more for
+    PATIENCE seconds, or if a process has ended meanwhile; the text says what was waited for.
+    """
+
+    def __init__(self, goal: int, what: str, made: Cloud | None = None) -> None:
+        self._goal, self._what, self._made = goal, what, made
+        self._last = -1
+        self.started = self._moved = self._said = time.perf_counter()
+
+    def note(self, number: int) -> None:
+        now = time.perf_counter()
+        for child in self._made.processes.values() if self._made is not None else ():
+            if not child.running:
+                raise child.failure(f"ended while {number} of {self._goal} {self._what}")
+        if number != self._last:
+            self._last, self._moved = number, now
+        seconds = round(now - self.started)
+        if now - self._said > TELL:
+            self._said = now
+            tell(f"{seconds:4} s  {number} of {self._goal} {self._what}")
+        if now - self._moved > PATIENCE:
+            still = round(now - self._moved)
+            raise RuntimeError(
+                f"{number} of {self._goal} {self._what} after {seconds} s, and no more in the last {still} s"
+            )
+
+
+def tell(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
 
 
 @asynccontextmanager
@@ -44,7 +78,7 @@ async def fleet(nodes: int, **settings: str) -> AsyncIterator[Cloud]:
     async with cloud(ROLES, **settings) as made:
         await made.prepare()
         await made.start(SIMULATION, **simulated)
-        await until(lambda: count(made, "nodes"), nodes, "nodes are registered")
+        await until(lambda: count(made, "nodes"), nodes, "nodes are registered", made)
         yield made
 
 
@@ -56,35 +90,52 @@ async def count(made: Cloud, table: str, where: str = "true") -> int:
     return int(row[0]) if row is not None else 0
 
 
-async def until(measure: Callable[[], Awaitable[int]], goal: int, what: str) -> float:
-    """Wait until the number is reached. Returns the seconds that it took. Raises RuntimeError without progress."""
-    started = moved = time.perf_counter()
-    last = -1
+async def until(measure: Callable[[], Awaitable[int]], goal: int, what: str, made: Cloud | None = None) -> float:
+    """Wait until the number is reached. Returns the seconds that it took. Raises as `Progress`."""
+    progress = Progress(goal, what, made)
     while (now := await measure()) != goal:
-        if now != last:
-            last, moved = now, time.perf_counter()
-        if time.perf_counter() - moved > PATIENCE:
-            raise RuntimeError(f"{now} of {goal} {what} after {round(moved - started)} s, and no more since")
+        progress.note(now)
         await asyncio.sleep(0.2)
-    return time.perf_counter() - started
+    return time.perf_counter() - progress.started
 
 
 async def running(made: Cloud, number: int) -> float:
-    return await until(lambda: count(made, "vms", "phase = 'running' AND NOT deleted"), number, "VMs run")
+    return await until(lambda: count(made, "vms", "phase = 'running' AND NOT deleted"), number, "VMs run", made)
 
 
-async def each(made: Cloud, items: Iterable[Any], do: Callable[[Connection, Any], Awaitable[None]]) -> float:
-    """Do something with all items, IN_FLIGHT at a time, each over a keep-alive connection. Returns the seconds."""
-    left = iter(items)
+async def each(
+    made: Cloud, items: Sequence[Any], do: Callable[[Connection, Any], Awaitable[None]], what: str = "are accepted"
+) -> float:
+    """Do something with all items, IN_FLIGHT at a time, each over a keep-alive connection. Returns the seconds.
+
+    Raises as `Progress`.
+    """
+    left, done = iter(items), 0
+    progress = Progress(len(items), what, made)
 
     async def worker() -> None:
+        nonlocal done
         async with made.connection() as http:
             for item in left:
                 await do(http, item)
+                done += 1
 
-    started = time.perf_counter()
-    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
-    return time.perf_counter() - started
+    async def watch() -> None:
+        while True:
+            progress.note(done)
+            await asyncio.sleep(0.2)
+
+    watching = asyncio.create_task(watch())
+    working = [asyncio.create_task(worker()) for _ in range(IN_FLIGHT)]
+    try:
+        busy = {watching, *working}
+        while busy != {watching}:
+            ended, busy = await asyncio.wait(busy, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+    finally:
+        await end([watching, *working])
+    return time.perf_counter() - progress.started
 
 
 async def create(http: Connection, ids: list[str]) -> None:

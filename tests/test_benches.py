@@ -8,8 +8,10 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from bench import fleet, homes, rounds
+from bench import fleet, fleet_parts, homes, rounds
+from bench.cloud import Cloud
 from bench.fleet_parts import ROLES
+from runtime.local.child import ServerError, spawn
 from tests.processes import alive
 from tests.waiting import eventually
 
@@ -105,6 +107,30 @@ def test_the_slope_is_that_of_a_line() -> None:
     assert rounds.slope([10.0, 11.0, 12.0, 13.0]) == 0.1
     assert rounds.slope([5.0, 5.0, 5.0]) == 0.0
     assert rounds.slope([7.0]) == 0.0
+
+
+async def test_a_wait_without_progress_ends_and_says_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_parts, "PATIENCE", 0.3)
+    monkeypatch.setattr(fleet_parts, "TELL", 0.0)
+    numbers = iter((1, 2))
+
+    async def stuck() -> int:
+        return next(numbers, 3)
+
+    with pytest.raises(RuntimeError, match=r"^3 of 5 nodes are registered after \d+ s, and no more"):
+        await fleet_parts.until(stuck, 5, "nodes are registered")
+
+
+async def test_a_process_that_ends_meanwhile_is_named(tmp_path: Path) -> None:
+    child = await spawn("handlers", ["sh", "-c", "echo broken; exit 3"], tmp_path / "log")
+    await child.process.wait()
+    made = Cloud(tmp_path, "", 0, {"handlers": child})
+
+    async def none() -> int:
+        return 0
+
+    with pytest.raises(ServerError, match=r"handlers ended while 0 of 5 VMs run.*broken"):
+        await fleet_parts.until(none, 5, "VMs run", made)
 
 
 async def test_a_few_rounds_and_a_small_fleet() -> None:
