@@ -35,7 +35,7 @@ class NodeSettings(Common):
     memory_mib: int | None = Field(default=None, ge=64)
     disk_gib: int | None = Field(default=None, ge=1)
     #: seconds between two heartbeats, and between two checks of all domains
-    heartbeat_seconds: float = Field(default=2.0, gt=0, le=60)
+    heartbeat_seconds: float = Field(default=4.0, gt=0, le=60)
     resync_seconds: float = Field(default=2.0, gt=0, le=600)
     #: maximum seconds of one call to libvirt
     libvirt_deadline: float = Field(default=60.0, gt=0, le=600)
