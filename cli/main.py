@@ -37,6 +37,7 @@ from runtime.files import private
 from runtime.files.unusable import sentence
 from runtime.text.masking import masked
 from runtime.text.plain import plain
+from runtime.version import VERSION
 
 HELP = (
     "Nebula, an event-sourced private cloud.\n\n"
@@ -151,12 +152,7 @@ def node(
 @app.command(rich_help_panel=USE)
 def version() -> None:
     """Print the version of this program."""
-    from importlib import metadata  # a tenth of the time in which all other commands start
-
-    try:
-        output.emit(metadata.version("nebula"))
-    except metadata.PackageNotFoundError:
-        output.emit("unknown (run from a checkout)")
+    output.emit(VERSION)
 
 
 for name, group in {

@@ -22,6 +22,7 @@ from runtime import subjects
 from runtime.bus.malformed import Malformed
 from runtime.process import Process, this
 from runtime.text.masking import masked
+from runtime.version import VERSION
 
 #: The kind and the verb in the subject of the command.
 KIND, VERB = "health", "check"
@@ -99,6 +100,7 @@ class StatusMessage:
             role="handlers",
             process=RoleProcess.model_validate(self.process, from_attributes=True),
             began=self.began,
+            version=VERSION,
             ends=ends,
             position=self.position(),
             last_error=self.newer.error,

@@ -24,6 +24,7 @@ from runtime.tasks.essential import Essential, until_stopped
 from runtime.tasks.patience import CannotRun, patiently
 from runtime.tasks.stopping import on_signals
 from runtime.text.masking import masked
+from runtime.version import VERSION
 
 log = logs.get(__name__)
 
@@ -87,6 +88,7 @@ def of_runner(runner: Runner, process: RoleProcess, began: datetime, ends: bool)
         role="projections",
         process=process,
         began=began,
+        version=VERSION,
         ends=ends,
         position=runner.position.value,
         last_success=runner.last_success,

@@ -34,6 +34,7 @@ def works(row: Row) -> object:
 ROLES: output.Columns = {
     "ROLE": "role",
     "PROCESS": where,
+    "VERSION": "version",
     "STATE": alive,
     "SEEN": age("last_seen"),
     "POSITION": "position",

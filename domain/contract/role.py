@@ -69,6 +69,7 @@ class RoleStatus(Message):
     role: RoleName
     process: RoleProcess
     began: AwareDatetime
+    version: Line = Field(default="", description="version of its programs; empty if it is one that does not say so")
     ends: bool = Field(default=False, description="whether it is shutting down")
     position: Position | None = Field(default=None, description="position of the last event that it has processed")
     last_success: AwareDatetime | None = None

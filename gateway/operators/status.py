@@ -25,6 +25,7 @@ from projections.database import ReadModelsUnavailable
 from projections.nodes import NODES, DaemonView
 from runtime import subjects
 from runtime.bus import status as bus_status
+from runtime.version import VERSION
 
 #: Roles that need at least one process.
 NEEDED = ("handlers", "projections", "guest-data")
@@ -47,10 +48,14 @@ class ProcessView(TypedDict):
 
 
 class RoleView(TypedDict):
-    """One process of a role; `process` is null if none reports. `lag`: events of the log after its `position`."""
+    """One process of a role; `process` is null if none reports. `lag`: events of the log after its `position`.
+
+    `version`: of its programs; null if it is one that does not say so.
+    """
 
     role: str
     process: ProcessView | None
+    version: str | None
     alive: bool
     last_seen: Time | None
     began: Time | None
@@ -149,6 +154,7 @@ def own_status(gateway: Gateway, ends: bool) -> RoleStatus:
         role="gateway",
         process=RoleProcess.model_validate(gateway.process, from_attributes=True),
         began=gateway.began,
+        version=VERSION,
         ends=ends,
         position=gateway.position.value,
     )
@@ -180,6 +186,7 @@ def role(each: Report, end: int | None) -> RoleView:
     return {
         "role": status.role,
         "process": process(status.process),
+        "version": status.version or None,
         "alive": each.alive,
         "last_seen": times.text(each.at),
         "began": times.text(status.began),
@@ -195,6 +202,7 @@ def missing(name: str) -> RoleView:
     return {
         "role": name,
         "process": None,
+        "version": None,
         "alive": False,
         "last_seen": None,
         "began": None,

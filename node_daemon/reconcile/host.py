@@ -2,7 +2,6 @@
 
 import platform
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from domain.contract import NodeInfo
@@ -13,6 +12,7 @@ from node_daemon.reconcile.plan import Host
 from runtime.local.libvirtd import kvm_trouble
 from runtime.settings import NodeSettings
 from runtime.tasks.patience import CannotRun
+from runtime.version import VERSION
 
 GIB = 1024**3
 
@@ -40,7 +40,7 @@ def describe(settings: NodeSettings, capacity: Capacity) -> NodeInfo:
         disk_gib=settings.disk_gib or shutil.disk_usage(settings.data_dir).total // GIB,
         virt_type=virt_type(settings.libvirt_uri),
         seed_url=settings.seed_url,
-        version=platform_version(),
+        version=VERSION,
         architecture=architecture(),
         features=features.names(),
     )
@@ -58,10 +58,3 @@ def machine() -> Machine:
     if found is None:
         raise CannotRun(f"this host has {architecture()} CPUs; a node needs one of {', '.join(MACHINES)}")
     return found
-
-
-def platform_version() -> str:
-    try:
-        return version("nebula")
-    except PackageNotFoundError:
-        return "source"

@@ -23,6 +23,7 @@ from runtime.settings import GuestDataSettings
 from runtime.tasks.essential import Essential, until_stopped
 from runtime.tasks.stopping import on_signals
 from runtime.text.masking import masked
+from runtime.version import VERSION
 
 log = logs.get(__name__)
 
@@ -104,6 +105,7 @@ def of_asker(asker: Asker, process: RoleProcess, began: datetime, ends: bool) ->
         role="guest-data",
         process=process,
         began=began,
+        version=VERSION,
         ends=ends,
         last_success=asker.last_success,
         last_error=masked(asker.last_error) if asker.last_error is not None else None,

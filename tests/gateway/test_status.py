@@ -16,6 +16,7 @@ from gateway.operators import health
 from gateway.operators.status import lease, managers, roles
 from runtime import subjects
 from runtime.process import this
+from runtime.version import VERSION
 from tests.gateway.platform import Platform
 from tests.waiting import eventually
 
@@ -26,7 +27,7 @@ EVERYWHERE = ["kept images", "snapshots"]
 
 def word(role: Any = "handlers", **more: Any) -> RoleStatus:
     process = RoleProcess(id=uuid.uuid4().hex, host="h", pid=1)
-    return RoleStatus.model_validate({"role": role, "process": process, "began": NOW, **more})
+    return RoleStatus.model_validate({"role": role, "process": process, "began": NOW, "version": "1.2.3", **more})
 
 
 def manager(name: str, **more: Any) -> ManagerStatus:
@@ -206,6 +207,7 @@ async def test_a_platform_that_works(api: Platform) -> None:
     assert sorted(each["name"] for each in found["managers"] if each["alive"] and each["everywhere"]) == EVERYWHERE
     own = next(each for each in found["roles"] if each["role"] == "gateway")
     assert own["process"]["pid"] == this().pid
+    assert {each["version"] for each in found["roles"] if each["alive"]} == {VERSION}
     assert found["position"] >= own["position"] > 0
     (node,) = [each for each in found["nodes"] if each["node"] == "host-1"]
     assert (node["state"], node["daemon"]["host"]) == ("ready", "tests")

@@ -8,12 +8,14 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runtime.version import VERSION
 from tests.upgrade import programs, wire
 
 Wire = dict[str, Any]
@@ -94,6 +96,15 @@ def not_rebuilt(before: Wire, now: Wire) -> Iterator[str]:
         for topic in changed:
             if topic.split(".")[1] in model["kinds"]:
                 yield f"raise the version of the read model {name}: the version before does not know all of {topic}"
+
+
+def test_this_version_is_higher_than_the_one_before(tmp_path: Path) -> None:
+    earlier, own = (
+        tomllib.loads((folder / "pyproject.toml").read_text())["project"]["version"]
+        for folder in (programs.unpack(tmp_path / "before"), Path(wire.__file__).parents[2])
+    )
+    assert own == VERSION
+    assert [int(part) for part in own.split(".")] > [int(part) for part in earlier.split(".")]
 
 
 def test_each_reads_what_the_other_writes(before: Wire, now: Wire) -> None:
