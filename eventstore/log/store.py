@@ -47,6 +47,9 @@ __all__ = [
 
 S = TypeVar("S")
 
+#: The filter for all messages of the log: the server need not look through its subjects (`runtime/bus/reading.py`).
+EVERYTHING = ">"
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[S]):
@@ -266,12 +269,12 @@ class EventStore:
         """Up to `limit` messages after position `after`, in order, whose subject matches the
         filter; malformed or not.
         """
-        page, _ = await self._log.page(after, filter_ or subjects.events(), limit)
+        page, _ = await self._log.page(after, filter_ or EVERYTHING, limit)
         return page
 
     async def between(self, after: int, last: int) -> list[Recorded]:
         """All messages after a position, up to `last`, which is known to be stored, or further."""
-        return await self._log.read(after, subjects.events(), at_least=last)
+        return await self._log.read(after, EVERYTHING, at_least=last)
 
     async def newest(self, filter_: str | None = None) -> Recorded | None:
         """The newest message whose subject matches the filter, read from the stream's leader."""

@@ -105,9 +105,16 @@ async def pages(
             await listening.unsubscribe()
 
 
+def asked(stream: str, filter_: str) -> str:
+    """The filter to ask the server for. For `>` it reads on; for any other one it also looks through the subjects of
+    the whole stream, to count the messages that are left: that takes longer the more resources there are.
+    """
+    return ">" if (stream, filter_) == (subjects.EVENTS, subjects.events()) else filter_
+
+
 async def page(nc: Client, inbox: Inbox, stream: str, after: int, filter_: str, read: Read[T]) -> Batch[T]:
     """The next messages, by one direct get. Raises Interrupted, and the errors of an inbox."""
-    ask = {"seq": after + 1, "next_by_subj": filter_, "batch": MOST}
+    ask = {"seq": after + 1, "next_by_subj": asked(stream, filter_), "batch": MOST}
     await nc.publish(api(nc, f"DIRECT.GET.{stream}"), json.dumps(ask).encode(), reply=inbox.subject)
     items: list[T] = []
     last = 0
