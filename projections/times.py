@@ -4,19 +4,19 @@ import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
+from runtime.text.iso import iso_z
+
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d{1,9})?)([Zz]|[+ -]\d\d:\d\d)", re.ASCII)
 
 
 _ZERO = timedelta(0)
-_TWO = tuple(f"{number:02}" for number in range(60))
 
 
 @lru_cache(maxsize=256)
 def text(moment: datetime) -> str:
     """`2026-01-31T12:00:00.000000Z`. Each view has several, most of them the same: such as when it was accepted."""
     at = moment if moment.utcoffset() == _ZERO else moment.astimezone(UTC)
-    day = f"{at.year:04}-{_TWO[at.month]}-{_TWO[at.day]}"
-    return f"{day}T{_TWO[at.hour]}:{_TWO[at.minute]}:{_TWO[at.second]}.{at.microsecond:06}Z"
+    return iso_z(at)
 
 
 def maybe(moment: datetime | None) -> str | None:

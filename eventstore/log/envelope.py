@@ -23,6 +23,7 @@ from eventstore.log.upcast import TYPE_VERSION, opened
 from runtime import subjects
 from runtime.bus.header_text import decoded, encoded
 from runtime.lazy import lazy
+from runtime.text.iso import iso
 
 GENESIS = "0" * 64
 """The previous digest of an aggregate's first event."""
@@ -286,7 +287,7 @@ def seal(ref: Ref, version: int, previous: str, event: Event, context: Context) 
         "ce-id": f"{kind}.{id_}:{version}",
         "ce-type": event.TOPIC,
         "ce-source": f"/projects/{project}/{kind}s/{id_}",
-        "ce-time": at.isoformat(),
+        "ce-time": iso(at),
         "ce-aggregateversion": str(version),
         "ce-actor": encoded(context.actor) or "?",
         "ce-prevhash": previous,

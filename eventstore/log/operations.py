@@ -9,6 +9,7 @@ from domain.contract import OperationStep
 from domain.image import ImageDeleted
 from domain.operation import EventContext, Operation, evolve
 from eventstore.log.envelope import Recorded
+from runtime.text.iso import iso_z
 
 #: The event that cancels an operation without naming it.
 DELETED = ImageDeleted.TOPIC
@@ -51,7 +52,7 @@ def record(id_: str, events: Iterable[tuple[Recorded, Event]]) -> Record | None:
 
 def written(moment: datetime) -> str:
     """A time in UTC in the format of the API."""
-    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+    return iso_z(moment)
 
 
 def recorded_in(history: Iterable[Recorded], id_: str) -> Record | None:

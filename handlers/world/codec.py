@@ -24,6 +24,7 @@ from rpds import HashTrieMap
 from domain.accepted_requests import AcceptedRequest
 from domain.kinds import KINDS
 from domain.node.reservations import Reserved
+from runtime.text.iso import iso
 
 #: The marks of composite values that are no class of ours: the first item of the list that stands for the value.
 TUPLE, LIST, DICT, TIME, DURATION, MAP, SET = range(-1, -8, -1)
@@ -97,7 +98,7 @@ class Codec:
             tuple: lambda value: [TUPLE, *map(self.encode, value)],
             list: lambda value: [LIST, *map(self.encode, value)],
             dict: lambda value: [DICT, *(self.encode(each) for item in value.items() for each in item)],
-            datetime: lambda value: [TIME, value.isoformat()],
+            datetime: lambda value: [TIME, iso(value)],
             timedelta: lambda value: [DURATION, value // _MICROSECOND],
             HashTrieMap: lambda value: [MAP, *(self.encode(each) for item in sorted(value.items()) for each in item)],
             frozenset: lambda value: [SET, *map(self.encode, sorted(value))],
