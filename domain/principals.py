@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 
 from domain.access import Access, Grant, Permission, Role, lacking, narrowed
 from domain.account import Account
@@ -33,7 +34,11 @@ def vouched_access(
 ) -> Access:
     """What a principal may do that is no resource: with the grants of its credential, and its roles by project."""
     bound = (Grant(role, project) for project, role in members.items())
-    return Access(principal, frozenset([*grants, *bound]), read_only)
+    return _access(principal, frozenset([*grants, *bound]), read_only)
+
+
+#: One principal gives many commands in a row: its access is the same object.
+_access = lru_cache(maxsize=256)(Access)
 
 
 def worthless() -> Rejected:

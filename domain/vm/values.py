@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import AwareDatetime, BeforeValidator, Field
@@ -82,7 +83,13 @@ class Spec(Value):
     disk_gib: DiskGib
 
     def resources(self) -> Resources:
-        return Resources(vcpus=self.vcpus, memory_mib=self.memory_mib, disk_gib=self.disk_gib)
+        return _resources(self.vcpus, self.memory_mib, self.disk_gib)
+
+
+@lru_cache(maxsize=1024)
+def _resources(vcpus: int, memory_mib: int, disk_gib: int) -> Resources:
+    """VMs have few sizes, and each is asked for several times."""
+    return Resources(vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib)
 
 
 class Considered(Message):

@@ -95,9 +95,10 @@ class Keys:
         return None
 
 
-def tagger(secret: bytes) -> Callable[[str], str]:
-    """A function that makes the tag of a digest: 32 hex digits of `hmac.digest`. Raises ValueError if the key has more
-    than 64 bytes.
+def tagger(secret: bytes, label: bytes = _LABEL) -> Callable[[str], str]:
+    """A function that makes the tag of a digest: 32 hex digits of `hmac.digest` of label and digest.
+
+    Raises ValueError if the key has more than 64 bytes.
 
     The two hashes of an HMAC begin with the key. This part of them is computed once, and OpenSSL does not look up the
     algorithm for each event.
@@ -105,7 +106,7 @@ def tagger(secret: bytes) -> Callable[[str], str]:
     if len(secret) > _BLOCK:
         raise ValueError(f"a key has at most {_BLOCK} bytes")
     block = secret.ljust(_BLOCK, b"\0")
-    inner = hashlib.sha256(block.translate(_INNER) + _LABEL)
+    inner = hashlib.sha256(block.translate(_INNER) + label)
     outer = hashlib.sha256(block.translate(_OUTER))
 
     def tag(digest: str) -> str:

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from domain.base import Command, Event
+from eventstore.log.macs import tagger
 from eventstore.vault.vault import Erased, Vault, WrongMasterKey
 
 #: The names of the keys in the vault. The first one that can be decrypted is used; the next one is created only if the
@@ -78,7 +79,7 @@ class Fingerprints:
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
-        self._keyed: hmac.HMAC | None = None
+        self._tag: Callable[[str], str] | None = None
         self._key_id = ""
         self._credentials_key = b""
         self._credential = lru_cache(maxsize=1024)(self._make)
@@ -87,15 +88,15 @@ class Fingerprints:
         """The fingerprint of a request; None if it is no operation. Raises VaultUnavailable."""
         if operation is None or sent is None:
             return None
-        made = (self._keyed or await self._read()).copy()
-        made.update(f"{operation}\0{sent}".encode())
-        return Fingerprint(operation, sent, f"hmac-{self._key_id}-{made.hexdigest()[:32]}")
+        tag = self._tag or await self._read()
+        made = tag(f"{operation}\0{sent}")
+        return Fingerprint(operation, sent, f"hmac-{self._key_id}-{made}")
 
     async def of_credential(self, credential: str | None) -> str | None:
         """The form of a credential for events: the same for the same credential. Raises VaultUnavailable."""
         if credential is None:
             return None
-        if self._keyed is None:
+        if self._tag is None:
             await self._read()
         return self._credential(credential)
 
@@ -103,7 +104,7 @@ class Fingerprints:
         made = hmac.digest(self._credentials_key, credential.encode(), hashlib.sha256).hex()
         return f"hmac-{self._key_id}-{made[:32]}"
 
-    async def _read(self) -> hmac.HMAC:
+    async def _read(self) -> Callable[[str], str]:
         for name in NAMES:
             try:
                 key = await self._vault.mac_key(name)
@@ -111,8 +112,8 @@ class Fingerprints:
                 continue
             self._key_id = key_id(key)
             self._credentials_key = hmac.digest(key, b"credential", hashlib.sha256)
-            self._keyed = hmac.new(key, digestmod=hashlib.sha256)
-            return self._keyed
+            self._tag = tagger(key, b"")
+            return self._tag
         raise WrongMasterKey("the master key decrypts none of the keys for fingerprints of requests")
 
 

@@ -69,15 +69,20 @@ class Lookup:
 
 
 def named(command: type[Command], args: Args) -> dict[str, list[Reference]]:
-    """The references in the arguments, by field. Malformed values are skipped: the command's type refuses them."""
+    """The references in the arguments, by field; fields that name nothing are left out. Malformed values are skipped:
+    the command's type refuses them.
+    """
     found: dict[str, list[Reference]] = {}
     for name, kind in names_in(command):
         value = args.get(name)
-        ids = value if isinstance(value, list | tuple) else [value]
-        found[name] = [Reference(kind, id_) for id_ in ids if isinstance(id_, str)]
+        if isinstance(value, str):
+            found[name] = [Reference(kind, value)]
+        elif value and isinstance(value, list | tuple):
+            found[name] = [Reference(kind, id_) for id_ in value if isinstance(id_, str)]
     for name in principals_in(command):
         account = account_of(value) if isinstance(value := args.get(name), str) else None
-        found[name] = [account] if account is not None else []
+        if account is not None:
+            found[name] = [account]
     return found
 
 

@@ -85,14 +85,13 @@ class Permissions:
             if needed != PLATFORM or not speaks_for(caller.actor, ref):
                 raise forbidden(access, needed)
             return access
-        relevant = self._relevant(ref, args, route, caller)
-        if await self._is_current(sort, needed, relevant):
+        if await self._is_current(sort, needed, self._relevant(ref, args, route, caller) if is_in_log(sort) else []):
             project = self._project(route, ref, args)
             with contextlib.suppress(Rejected):  # what the log has may be more
                 access = self._access(caller, sort, project)
                 if access.may(needed, project):
                     return access
-        await self._learn(relevant)
+        await self._learn(self._relevant(ref, args, route, caller))
         project = self._project(route, ref, args)
         access = self._access(caller, sort, project)
         if access.may(needed, project):

@@ -29,9 +29,10 @@ def refers_to(reference: Reference) -> Ref:
     return Ref(KINDS[reference.kind].project_of(SYSTEM, reference.id), reference.kind, reference.id)
 
 
-def project_first(named: Iterable[Reference]) -> list[Reference]:
+@lru_cache(maxsize=1024)
+def project_first(named: frozenset[Reference]) -> tuple[Reference, ...]:
     """The references sorted, the project first: only its members may learn what else is wrong."""
-    return sorted(named, key=lambda reference: (reference.kind != "project", reference))
+    return tuple(sorted(named, key=lambda reference: (reference.kind != "project", reference)))
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class References:
 
     def usable(self, named: Iterable[Reference], project_id: str) -> None:
         """Raises Rejected unless something new in the project may refer to all of these."""
-        for reference in project_first(named):
+        for reference in project_first(frozenset(named)):
             usable = KINDS[reference.kind].usable
             if usable is not None:
                 usable(self.lookup(refers_to(reference)), reference.id, project_id)
