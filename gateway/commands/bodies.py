@@ -98,11 +98,15 @@ def has_an_id(schema: dict[str, Any]) -> None:
 def has_a_size(schema: dict[str, Any]) -> None:
     """Add to the schema of a create: it has a flavor, or all three sizes."""
     user_data_once(schema)
-    given, sizes = {"not": {"type": "null"}}, list(Spec.model_fields)
+    given, sizes = {"not": {"type": "null"}}, list(SIZES)
     schema["anyOf"] = [
         {"required": sizes, "properties": {**dict.fromkeys(sizes, given), "flavor": {"type": "null"}}},
         {"required": ["flavor"], "properties": {"flavor": given, **{size: {"type": "null"} for size in sizes[:2]}}},
     ]
+
+
+#: The fields of a size. (Pydantic makes `model_fields` at each access.)
+SIZES = tuple(Spec.model_fields)
 
 
 class CreateVm(Body):
@@ -144,7 +148,7 @@ class CreateVm(Body):
 
     def args(self) -> Args:
         args = super().args()
-        return {"spec": {size: args.pop(size) for size in Spec.model_fields if size in args}, **args}
+        return {"spec": {size: args.pop(size) for size in SIZES if size in args}, **args}
 
 
 class Power(Body):
