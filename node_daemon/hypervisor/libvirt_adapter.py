@@ -98,7 +98,9 @@ class LibvirtHypervisor:
             )
         tap = self._names.tap(wanted.vm) if self._virt_type != "test" else None
         xml = render(boot, virt_type=self._virt_type, network=self._network, machine=machine, tap=tap)
-        await self._ask(wanted.vm, lambda connection: _start(connection, xml, self._network))
+        await self._ask(
+            wanted.vm, lambda connection: _start(connection, xml, self._network, needs_network=tap is not None)
+        )
         return Have(
             vm=wanted.vm,
             power=Power.ON,
@@ -221,7 +223,17 @@ class LibvirtHypervisor:
 # ── blocking calls, on a thread ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _start(connection: Any, xml: str, network: str) -> None:
+def _start(connection: Any, xml: str, network: str, *, needs_network: bool) -> None:
+    """Start the domain. If libvirt refuses it without its network (`needs_network`), that is looked at after a refusal
+    only: it is active almost always, and the looks take a millisecond of each start.
+    """
+    if needs_network:
+        try:
+            connection.createXML(xml, 0)
+            return
+        except libvirt.libvirtError:
+            if networks.is_active(connection, network):
+                raise
     networks.activate(connection, network)
     connection.createXML(xml, 0)
 

@@ -32,6 +32,16 @@ def activate(connection: Any, name: str) -> Any:
     return network
 
 
+def is_active(connection: Any, name: str) -> bool:
+    """Whether there is such a network, and it is active. Raises libvirtError."""
+    try:
+        return bool(connection.networkLookupByName(name).isActive())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_NETWORK:
+            raise
+        return False
+
+
 def _defined(connection: Any, name: str) -> Any:
     try:
         return connection.networkLookupByName(name)

@@ -24,6 +24,9 @@ from node_daemon.notes import Notes
 MISSING, KNOWN = 2.0, 15.0
 #: Seconds after the start of a boot in which no guest has an address yet: entries that are seen then are older.
 EARLY = 1.0
+#: Seconds before the first poll, so that the report of the start is sent first. Each poll begins a thread, and the
+#: event loop waits until that runs, which takes milliseconds while QEMU starts.
+LATER = 0.05
 
 Known = tuple[AddressSource, ...]
 
@@ -149,6 +152,7 @@ class Addresses:
             self._notes.write(self._vm, self._boot)
 
     async def _poll(self, mac: str) -> None:
+        await asyncio.sleep(LATER)
         while True:
             with contextlib.suppress(Unreachable, Refused):
                 self._take(await self._hypervisor.addresses(self._vm, mac))

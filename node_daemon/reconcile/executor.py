@@ -2,12 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar, assert_never
 
-from domain.contract import ImageSource, Wanted
+from domain.contract import ImageSource, SeedMedium, Wanted
 from domain.contract.wanted import OWN, SERIES, VmDisk
 from node_daemon.failure import Permanent, Superseded
 from node_daemon.hypervisor.hypervisor import Boot, Have, Hypervisor, Overlay, Refused
@@ -29,7 +29,7 @@ from node_daemon.reconcile.plan import (
 )
 from node_daemon.reconcile.start_slots import StartSlots
 from node_daemon.storage.shared import Hear, Stage
-from node_daemon.storage.storage import DiskStore, ImageStore
+from node_daemon.storage.storage import DiskStore, ImageStore, Series
 from runtime import logs
 from runtime.images.disk_image import Format
 from runtime.tasks.gauge import Gauge, share
@@ -142,34 +142,53 @@ class Executor:
         return have
 
     async def _create(self, wanted: Wanted, newest: Newest, progress: Progress) -> Have:
-        """If the domain cannot be started, a disk that this call made is deleted; an older disk may have data."""
-        made = False
+        """If the domain cannot be started, what this call made is deleted; an older disk may have data."""
+        made, seeding, seed = False, None, None
         try:
             if not self._disks.has_disk(wanted.vm, wanted.disk):
                 if wanted.disk <= wanted.disk_made:
                     raise disk_missing(self._disks.disk(wanted.vm, wanted.disk))
-                made = await self._make(wanted, wanted.disks[-1], newest, progress)
+                seeding = asyncio.create_task(self._seed_ahead(wanted))
+                try:
+                    made = await self._make(wanted, wanted.disks[-1], newest, progress)
+                finally:  # a seed disk that is being written must not appear after the files were removed
+                    await asyncio.wait({seeding})
+                    failed = seeding.exception()
+                seed = None if failed is not None else seeding.result()
             if not made:
                 await self._disks.grow(wanted.vm, wanted.disk_gib, wanted.disk)
             progress("domain")
-            return await self._start(wanted, newest, progress)
+            return await self._start(wanted, newest, progress, seed)
         except Permanent:
             if made:
                 await asyncio.to_thread(self._disks.remove, wanted.vm)
+            elif seeding is not None:
+                await asyncio.to_thread(self._disks.remove_seed, wanted.vm)
             raise
 
-    async def _start(self, wanted: Wanted, newest: Newest, progress: Progress) -> Have:
-        """Start the domain; its own disk exists. Disks that it no longer needs are deleted, missing ones are made."""
+    async def _seed_ahead(self, wanted: Wanted) -> Path | None:
+        """Make the seed disk while the root disk is made. If that fails, it is tried once more just before the start.
+
+        None if the disk has the data: they are fetched just before the start, because they may change until then.
+        """
+        if (medium := boot_image(wanted).seed) is not SeedMedium.HTTP:
+            return None
+        return await self._disks.make_seed(wanted.vm, wanted.seed_url, medium)
+
+    async def _start(self, wanted: Wanted, newest: Newest, progress: Progress, seed: Path | None = None) -> Have:
+        """Start the domain; its own disk exists. Disks that it no longer needs are deleted, missing ones are made.
+
+        `seed`: the seed disk, if it was made for this boot.
+        """
         kept = {disk.series: disk.number for disk in wanted.disks}
-        for series in SERIES:
-            over = kept.get(series, wanted.boots + 1)
-            await asyncio.to_thread(self._disks.remove_earlier, wanted.vm, over, series)
+        earlier = [(kept.get(series, wanted.boots + 1), series) for series in SERIES]
+        await asyncio.to_thread(self._remove_earlier, wanted.vm, earlier)
         overlays: list[Overlay] = []
         for disk in reversed(wanted.disks):
             if disk.series != OWN and not self._disks.has_disk(wanted.vm, disk.number, disk.series):
                 await self._make(wanted, disk, newest, progress)
             overlays.insert(0, await self._under(wanted, disk, newest, progress))
-        seed = await self._disks.make_seed(wanted.vm, wanted.seed_url, boot_image(wanted).seed)
+        seed = seed or await self._disks.make_seed(wanted.vm, wanted.seed_url, boot_image(wanted).seed)
         boot = Boot(
             wanted=wanted,
             **overlays[0]._asdict(),
@@ -188,6 +207,10 @@ class Executor:
             if refusal.invalid:
                 raise Permanent("domain_invalid", refusal.detail) from refusal
             raise
+
+    def _remove_earlier(self, vm: str, earlier: Sequence[tuple[int, Series]]) -> None:
+        for number, series in earlier:
+            self._disks.remove_earlier(vm, number, series)
 
     def _check_disk(self, wanted: Wanted) -> None:
         if not self._disks.has_disk(wanted.vm, wanted.disk):

@@ -128,6 +128,9 @@ class SimulatedDisks:
                 if series == "root":
                     self._forget(vm)
 
+    def remove_seed(self, vm: str) -> None:
+        """Nothing was made."""
+
     def remove(self, vm: str) -> None:
         for name in self._of(vm):
             self._drop(name)

@@ -1,6 +1,7 @@
 """The files of a VM on this host: its root disk (an overlay on a base image), its seed disk, and its console log."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -51,6 +52,10 @@ class Disks:
 
     async def make_seed(self, vm: str, url: str, medium: SeedMedium) -> Path:
         """Make the seed disk for this URL. Raises Permanent (disk_full) or Temporary."""
+        try:
+            await asyncio.to_thread(new_folder, self._seed(vm).parent)
+        except OSError as error:
+            raise of_os_error(error) from error
         await seed_disk.make(self._seed(vm), url, medium)
         return self._seed(vm)
 
@@ -136,6 +141,12 @@ class Disks:
         for disk in self.disk(vm).parent.glob(f"{series}*.qcow2"):
             if (earlier := _number(disk, series)) is not None and earlier < number:
                 disk.unlink(missing_ok=True)
+
+    def remove_seed(self, vm: str) -> None:
+        """Delete the seed disk, and the folder of the VM if it has nothing else. No error if there is none."""
+        self._seed(vm).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._seed(vm).parent.rmdir()
 
     def remove(self, vm: str) -> None:
         """Delete all files of a VM. No error if there are none. Raises Temporary if a file cannot be deleted."""

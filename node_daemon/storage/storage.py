@@ -77,6 +77,10 @@ class DiskStore(Protocol):
         """Delete the disks of a series with lower numbers. No error if there are none. Called on a thread."""
         ...
 
+    def remove_seed(self, vm: str) -> None:
+        """Delete the seed disk, and all traces of the VM if it has no other file. Called on a thread."""
+        ...
+
     def remove(self, vm: str) -> None:
         """Delete all files of a VM. No error if there are none. Called on a thread."""
         ...

@@ -181,7 +181,10 @@ class OnLibvirt(Bed):
         )
 
     async def without_network(self) -> Hypervisor:
-        return self._keep(self._new(network="no-such-network"))
+        return self.on_network("no-such-network")
+
+    def on_network(self, name: str) -> LibvirtHypervisor:
+        return self._keep(self._new(network=name))
 
     async def unreachable(self) -> Hypervisor:
         return self._keep(self._new(f"{self.virt_type}+unix:///system?socket=/nonexistent"))

@@ -95,6 +95,7 @@ class Guest:
 async def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(addresses, "MISSING", 0.001)
     monkeypatch.setattr(addresses, "KNOWN", 0.001)
+    monkeypatch.setattr(addresses, "LATER", 0.001)
     guest = Guest(tmp_path)
     yield guest
     guest.addresses.stop()

@@ -105,6 +105,7 @@ async def test_what_fails_for_good_is_reported_and_left_until_the_document_chang
         report = await node.until(small, failed)
         assert report.error is not None
         assert report.error.code == "disk_too_small"
+        assert not (node.disks / small).exists(), "the seed disk was made at the same time"
 
         await node.change(vm, image=image, boots=2)
         await node.until(vm, on)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from domain.contract import SeedMedium
 from node_daemon.failure import Permanent, Temporary
 from node_daemon.storage.base_image import BaseImage
 from node_daemon.storage.disks import GIB, Disks
@@ -95,6 +96,17 @@ async def test_smaller_than_the_image(tmp_path: Path) -> None:
     assert caught.value.code == "disk_too_small"
     assert "3 GiB" in caught.value.detail
     assert not disks.has_files("vm")
+
+
+async def test_a_seed_is_removed_with_the_folder_that_was_made_for_it(tmp_path: Path, base: BaseImage) -> None:
+    disks = Disks(tmp_path)
+    for has_disk in (False, True):
+        await disks.make_seed("vm", "http://192.0.2.1/secret/", SeedMedium.HTTP)
+        if has_disk:
+            await disks.ensure("vm", base, 2)
+        disks.remove_seed("vm")
+        assert (disks.has_seed("vm"), disks.has_files("vm")) == (False, has_disk)
+    disks.remove_seed("nobody")
 
 
 async def test_removed_with_console_and_folder(tmp_path: Path, base: BaseImage) -> None:

@@ -1,5 +1,6 @@
 """The contract on the simulator, on libvirt's test driver and on real QEMU."""
 
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -91,3 +92,17 @@ class TestQemu(HypervisorContract, UefiContract):
         bed = OnQemu(servers_home)
         yield bed
         bed.clean_up()
+
+    async def test_an_inactive_network_is_started_with_its_guest(self, bed: OnQemu) -> None:
+        boot, name = await bed.boot(), f"t-{uuid.uuid4().hex[:8]}"
+        network = bed.connection.networkDefineXML(f"<network><name>{name}</name></network>")
+        try:
+            hypervisor = bed.on_network(name)
+            await hypervisor.start(boot)
+            assert network.isActive()
+            assert (await hypervisor.look(boot.wanted.vm)).power is Power.ON
+            await hypervisor.destroy(boot.wanted.vm)
+        finally:
+            if network.isActive():
+                network.destroy()
+            network.undefine()
