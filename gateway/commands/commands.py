@@ -34,6 +34,10 @@ from runtime.random_id import random_uuid
 #: Seconds for the answer to a command.
 PATIENCE = Patience(one_try=2.5, in_all=5.0, nobody=1.0)
 
+HANDLERS_OUTDATED = (
+    "handlers of an earlier version do not know this command: upgrade them, or try again if others are of this version"
+)
+
 #: The namespace of ids that are derived from a caller's key.
 NAMESPACE = uuid.UUID("5f0c4e0e-6b7a-5d0c-9c56-7a0f5f3c7d11")
 
@@ -128,6 +132,8 @@ async def ask(gateway: Gateway, requested: Requested) -> accepted.Reply:
         raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
     if isinstance(reply, replies.Refusal):
         outcomes.labels(action.kind, action.verb, "refused").inc()
+        if reply.code == "unknown_command":  # all that the gateway sends is known to handlers of its version
+            raise Problem(503, "handlers_outdated", HANDLERS_OUTDATED)
         name = reply.field.removeprefix("spec.") if reply.field else None
         raise Problem(reply.status, reply.code, reply.detail, [(name, reply.detail)] if name else ())
     outcomes.labels(action.kind, action.verb, "replayed" if reply.replayed else "accepted").inc()

@@ -92,6 +92,22 @@ async def test_handlers_that_answer_nonsense(api: Platform, body: bytes) -> None
     assert (answer.status_code, answer.json()["code"]) == (502, "handlers_answer_invalid"), answer.text
 
 
+async def test_handlers_of_an_earlier_version_that_do_not_know_the_command(api: Platform) -> None:
+    """A repeat may reach others, which know it: during an upgrade both versions run."""
+    (process,) = api.side.processes
+    refusal = {"code": "unknown_command", "status": 404, "detail": "there is no command tag.create"}
+    process.send_signal(19)
+    try:
+        async with answering(
+            api, subjects.command(subjects.SYSTEM, "tag", "create"), json.dumps({"problem": refusal}).encode()
+        ):
+            answer = await api.http.post("/v1/tags", json={"name": f"t-{uuid.uuid4().hex[:8]}"})
+    finally:
+        process.send_signal(18)
+    assert (answer.status_code, answer.json()["code"]) == (503, "handlers_outdated"), answer.text
+    assert answer.headers["retry-after"] == "1"
+
+
 AT = "2026-01-02T03:04:05Z"
 
 
