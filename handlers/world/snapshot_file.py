@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -70,7 +71,7 @@ def code_digest() -> str:
     It covers the sources, so nobody has to remember to change a number. Raises OSError.
     """
     found = hashlib.sha256()
-    used = (version_info[:3], pydantic.VERSION, msgspec.__version__)
+    used = (version_info[:3], pydantic.VERSION, msgspec.__version__, zlib.ZLIB_RUNTIME_VERSION)
     found.update(repr(used).encode())
     for package in DECIDING:
         folder = Path(package.__path__[0])

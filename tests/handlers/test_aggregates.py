@@ -8,7 +8,8 @@ import pytest
 from domain.vm import VISIBLE, Phase
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Loaded, Tip
-from handlers.world.aggregates import Aggregates
+from handlers.world.aggregates import Aggregates, packed, unpacked
+from handlers.world.codec import CODEC
 from handlers.world.world import World
 from tests.history.stories import EVOLVE
 from tests.history.test_history import STORIES, decoded, lines
@@ -90,3 +91,12 @@ def test_the_vms_of_a_node_that_become_lost_with_it_are_known() -> None:
                     plain.setdefault(found.state.node or "", set()).add(found.tip.ref.id)
             assert {node: set(world.visible_vms(node)) for node in world.vm_index.visible} == plain
             assert ref == loaded.tip.ref
+
+
+def test_packed_states_take_less_than_half_of_their_bytes() -> None:
+    states = [step for life in lives() if life[0].tip.ref.kind == "vm" for step in life[2:]]
+    plain = sum(len(CODEC.pack([step.tip.digest, step.tip.time, step.state])) for step in states)
+    kept = [packed(step) for step in states]
+    assert [unpacked(step.tip.ref, each) for step, each in zip(states, kept, strict=True)] == states
+    assert sum(map(len, kept)) < plain / 2
+    assert kept == [packed(step) for step in states], "equal states have equal bytes"
