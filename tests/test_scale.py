@@ -3,11 +3,14 @@
 import hashlib
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from nats.js.errors import NotFoundError
 
 from bench.scale import lists, models, rows
+from bench.scale.goals import GOALS
 from bench.scale.lives import AFTER_PLACEMENT, Life, nodes
 from bench.scale.logs import log_of, with_bus, with_log
 from domain.vm import Phase, Vm, evolve
@@ -83,6 +86,31 @@ async def test_the_rows_are_printed_with_their_growth(tmp_path: Path) -> None:
     assert isinstance(growth, dict)
     assert growth["verify"]["events"] > 1
     assert rows.growth({"a": 2.0, "b": 0.0, "c": 1.0}, {"a": 4.0, "b": 1.0}) == {"a": 2.0}
+
+
+async def test_each_part_runs_and_a_failure_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stages(count: int) -> dict[str, Any]:
+        assert count == 300
+        return {"create": {"ms_p50": 19.0}, "stop": {"ms_p50": 16.0, "ms_max": 250}}
+
+    async def commands(gateways: int = 1, handlers: int = 1) -> dict[str, Any]:
+        if gateways == 2:
+            raise RuntimeError("no second gateway")
+        return {"ratio": 0.7}
+
+    modules = {"bench.stages": SimpleNamespace(measure=stages), "bench.commands": SimpleNamespace(measure=commands)}
+    monkeypatch.setattr(rows, "importlib", SimpleNamespace(import_module=modules.__getitem__))
+    found = await rows.measure(rows="commands-2,commands,stages")
+    assert found["failed"] == {"commands-2": "RuntimeError('no second gateway')"}
+    said = {each["figure"]: each["outcome"] for each in found["goals"].values()}
+    assert said["commands.ratio"] == said["stages.create.ms_p50"] == said["stages.stop.ms_max"] == "reached"
+    assert said["stages.stop.ms_p50"] == "not reached"
+    assert said["commands-2.ratio"] == said["stages.start.ms_p50"] == said["verify.events_per_second"] == "not measured"
+
+
+def test_each_goal_is_of_a_row_and_each_row_but_some_has_one() -> None:
+    assert {goal.row for goal in GOALS} == {*rows.ROWS, *rows.PARTS}
+    assert len({goal.text for goal in GOALS}) == len(GOALS)
 
 
 async def test_the_read_models_are_made_and_proved(tmp_path: Path) -> None:
