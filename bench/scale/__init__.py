@@ -17,5 +17,5 @@ The event keys and the notary's key are in `cloud.home`, as on a real host. The 
 `with_bus` is the same with a NATS server without accounts, and nothing else. `lives.py` makes the events, and
 `generator.py` writes them; `logs.py` keeps the logs. A row of the result is a file with `async def measure(vms, home)`,
 which returns its figures by name. `rows.py` names all rows (`--rows` chooses some), and prints each at all VMs and at a
-tenth.
+tenth; `goals.py` has the goals of the figures. Some rows are benchmarks of their own, which it runs as well.
 """
