@@ -47,7 +47,8 @@ def about(document: Document) -> Key:
 @dataclass(slots=True)
 class Kept:
     """A document of the stream, in little memory. `packed`: None for a malformed one. `signed`: whether it has the MAC
-    that handlers make now. `read`: the number of the last read of all documents that has found it.
+    that handlers make now. `absent`: whether it says that the VM is deleted. `read`: the number of the last read of all
+    documents that has found it.
     """
 
     key: Key
@@ -56,8 +57,12 @@ class Kept:
     """When it was stored, in seconds since 1970."""
     packed: Packed | None
     signed: bool
-    tombstone: bool
+    absent: bool
     read: int
+
+    @property
+    def tombstone(self) -> bool:
+        return self.signed and self.absent
 
     @property
     def wanted(self) -> Wanted | None:
@@ -158,7 +163,6 @@ class WantedDocuments:
         known = self._find(key)
         if known is not None and known.position == document.position and known.has(document.body):
             known.signed, known.read = self._is_signed(document), self._reads
-            known.tombstone = known.tombstone and known.signed
             return
         try:
             found = Wanted.model_validate_json(document.body)
@@ -245,10 +249,10 @@ class WantedDocuments:
 
     def _keep(self, key: Key, found: Wanted | None, document: Document) -> None:
         signed = self._is_signed(document)
-        is_tombstone = found is not None and signed and found.desired is Desired.ABSENT
+        absent = found is not None and found.desired is Desired.ABSENT
         packed = self._packer.pack(found, document.body) if found is not None else None
         stored = document.stored_at.timestamp()
-        kept = Kept(key, document.position, stored, packed, signed, is_tombstone, self._reads)
+        kept = Kept(key, document.position, stored, packed, signed, absent, self._reads)
         others = tuple(each for each in self._all(key.id) if each.key != key)
         self._kept[key.id] = (*others, kept) if others else kept
 
