@@ -114,7 +114,7 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
         args["spec"] = checked_spec = vm.Spec.model_validate(spec)
         region = args.get("region")
         where = region if isinstance(region, str) else None
-        check_attainable(checked_spec.resources(), where, facts.world.nodes(), facts.policy)
+        check_attainable(checked_spec.resources(), where, facts.world.each_node(), facts.policy)
     secret = await sealed(args, facts.vault)
     return {**args, **secret}
 

@@ -117,6 +117,10 @@ class World:
     def nodes(self) -> list[Node]:
         return self._all("node")
 
+    def each_node(self) -> Iterator[Node]:
+        """The nodes, one after the other: for who stops at the first that will do. Wait for nothing in between."""
+        return self.aggregates.states("node")
+
     def images(self) -> list[Image]:
         return self._all("image")
 
