@@ -3,6 +3,9 @@
 They come over a durable queue (`queues/queues.py`): a report is acknowledged only once its events are stored.
 """
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 from nats.aio.msg import Msg
@@ -33,6 +36,26 @@ FEATURES: frozenset[str] = frozenset()
 AnyReport = Annotated[NodeReport | RefusedDocument, Field(union_mode="left_to_right")]
 
 
+class InOrder:
+    """One task at a time for each key, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    @asynccontextmanager
+    async def of(self, key: str) -> AsyncIterator[None]:
+        lock, users = self._locks.get(key, (None, 0))
+        lock = lock or asyncio.Lock()
+        self._locks[key] = lock, users + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = lock, users - 1
+
+
 class Reports:
     """Makes events of the reports of all nodes. `keys`: see `Proofs`."""
 
@@ -40,6 +63,7 @@ class Reports:
         self._store = store
         self._world = world
         self._proofs = Proofs(world, keys)
+        self._in_order = InOrder()
 
     async def check(self, report: Report, msg: Msg) -> None:
         """Raises PoisonMessage if the report's node did not write it for its subject, Unavailable."""
@@ -55,8 +79,13 @@ class Reports:
         """Append the events that follow from a report. There are none if the VM is deleted or on another node, or the
         lease is an earlier one.
 
-        Raises PoisonMessage for a report that cannot be true.
+        Reports about one VM are recorded one after the other: two that are decided on the same state conflict, and a
+        conflict breaks up the group in which many are stored. Raises PoisonMessage for a report that cannot be true.
         """
+        async with self._in_order.of(report.vm):
+            await self._record(report)
+
+    async def _record(self, report: NodeReport) -> None:
         sender = await self._sender(report)
         if sender is None:
             return
@@ -73,7 +102,10 @@ class Reports:
         context = Context(actor=f"node:{report.node}", causation=f"report.{report.vm}:{report.sequence}")
         applied = await apply(self._store, known.tip.ref, vm.decide, vm.evolve, command, context, world=self._world)
         for recorded in applied.events:
+            self._world.apply(recorded)  # the next report is decided on this state
             log.info("vm reported", vm=report.vm, node=report.node, type=recorded.type, position=recorded.position)
+        if applied.events:
+            self._world.nudge()
 
     async def _sender(self, report: NodeReport) -> Node | None:
         """The node, if the report's daemon has its lease. Raises PoisonMessage for a lease that was never granted."""

@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import time
+from collections import Counter
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,7 @@ from nats.js.errors import NotFoundError, ServerError
 from runtime import logs
 from runtime.bus.api import prefix
 from runtime.tasks.patience import patiently
+from runtime.tasks.tasks import happens
 
 log = logs.get(__name__)
 
@@ -31,6 +33,8 @@ log = logs.get(__name__)
 PAUSE = 0.2
 #: Seconds for the server to send what it has, or that it has nothing.
 AT_HAND_SECONDS = 0.5
+#: Seconds to wait until more messages than one are done, so that several are requested together.
+SOON = 0.02
 #: JetStream's error code for a setting of a consumer that cannot be changed, such as the deliver policy.
 NOT_CHANGED = 10012
 
@@ -54,18 +58,46 @@ async def ensure(js: JetStreamContext, stream: str, config: ConsumerConfig) -> N
 
 
 class InWork:
-    """The messages that were delivered, and are neither acknowledged nor returned (nak)."""
+    """The messages that were delivered, and are neither acknowledged nor returned (nak). `most`: how many of one queue
+    there may be.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.most = most
         self._since: dict[str, tuple[float, Msg]] = {}
+        self._queues: dict[str, str] = {}
+        """The queue of each message."""
+        self._count: Counter[str] = Counter()
+        self._ended = asyncio.Event()
 
-    def begin(self, messages: list[Msg]) -> None:
+    def begin(self, queue: str, messages: list[Msg]) -> None:
         now = time.monotonic()
         for message in messages:
             self._since[message.reply] = now, message
+            if message.reply not in self._queues:
+                self._queues[message.reply] = queue
+                self._count[queue] += 1
 
     def end(self, message: Msg) -> None:
         self._since.pop(message.reply, None)
+        queue = self._queues.pop(message.reply, None)
+        if queue is not None:
+            self._count[queue] -= 1
+            self._ended.set()
+
+    async def room(self, queue: str) -> int:
+        """Wait until the queue may get messages. Returns how many, at least one.
+
+        It waits a moment longer for room for a quarter, because each request costs the same, whatever it brings.
+        """
+        patience = asyncio.get_running_loop().time() + SOON
+        while (free := self.most - self._count[queue]) < max(1, self.most // 4):
+            left = patience - asyncio.get_running_loop().time()
+            if free and left <= 0:
+                break
+            self._ended.clear()
+            await happens(self._ended, left if free else None)
+        return free
 
     async def keep(self, every: float) -> None:
         """Extend, for ever, the acknowledgement deadline of messages in work, so that no other process gets them."""
@@ -79,6 +111,8 @@ class InWork:
     async def give_back(self) -> None:
         """Return all messages, so that another process gets them immediately."""
         messages, self._since = self._since, {}
+        self._queues.clear()
+        self._count.clear()
         for _, message in messages.values():
             with contextlib.suppress(NatsError, OSError):
                 await message.nak()
@@ -102,14 +136,17 @@ class Pulls:
         self._in_work = in_work
 
     async def fetch(self, batch: int, timeout: float) -> list[Msg]:
-        """The next messages; an empty list after a time-out, or after an error, once the consumer exists again.
+        """The next messages, as many as may be in work; an empty list after a time-out, or after an error, once the
+        consumer exists again.
 
         The first message ends the wait, and what the server has besides comes with it. nats-py asks for all at once;
         now and then it was seen to return the first message only when a second one came.
         """
+        name = self._config.durable_name or ""
+        room = min(batch, await self._in_work.room(name))
         try:
             messages = await self._pulls.fetch(1, timeout=timeout)
-            messages += await self._at_hand(batch - 1)
+            messages += await self._at_hand(room - 1)
         except TimeoutError:  # nats-py raises its own, and Python's
             return []
         except NatsError as error:
@@ -117,7 +154,7 @@ class Pulls:
             await asyncio.sleep(PAUSE)
             await ensure_patiently(self._js, self._stream, self._config)
             return []
-        self._in_work.begin(messages)
+        self._in_work.begin(name, messages)
         return messages
 
     async def _at_hand(self, most: int) -> list[Msg]:

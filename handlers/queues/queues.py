@@ -44,8 +44,9 @@ from runtime.tasks.tasks import happens
 
 log = logs.get(__name__)
 
-#: Maximum number of messages that are requested, and processed, at a time.
-BATCH = 16
+#: Maximum number of messages that are processed at a time. As soon as some are done, others are requested: one that
+#: takes long delays no other. What is appended at the same time is stored in groups.
+BATCH = 64
 #: Seconds after which a request for messages ends without one. With accounts, that of a process that was killed takes
 #: messages until then: the server cannot see from another account that nobody waits for them.
 WAIT = 1.0
@@ -98,7 +99,7 @@ class Queues:
     def __init__(self, nc: Client, parking: Parking, max_deliver: int) -> None:
         self._parking = parking
         self._max_deliver = max_deliver
-        self._in_work = InWork()
+        self._in_work = InWork(BATCH)
         self._stopping = asyncio.Event()
         self._broker = Broker(nc, self._in_work, grace=GRACE)
 
@@ -116,6 +117,7 @@ class Queues:
             router.subscriber(
                 subject,
                 pull_sub=PullSub(batch_size=BATCH, timeout=WAIT),
+                max_workers=BATCH,
                 stream=JStream(stream, declare=False),
                 durable=config.durable_name,
                 config=config,

@@ -130,5 +130,5 @@ async def test_a_queue_without_messages_is_no_trouble(nc: bus.Connection, silenc
         async def fetch(self, batch: int, timeout: float) -> list[object]:
             raise silence
 
-    pulls = Pulls(nc.jetstream(), subjects.REPORTS, CONSUMER, Silent(), InWork())  # type: ignore[arg-type]
+    pulls = Pulls(nc.jetstream(), subjects.REPORTS, CONSUMER, Silent(), InWork(1))  # type: ignore[arg-type]
     assert await pulls.fetch(1, 0.1) == []

@@ -134,7 +134,7 @@ async def parked(nc: bus.Connection) -> list[Parked]:
 
 
 async def test_the_first_message_ends_the_wait_and_what_is_there_comes_together(nc: bus.Connection) -> None:
-    js = Context(nc, InWork())
+    js = Context(nc, InWork(20))
     config = ConsumerConfig(durable_name="waits", filter_subject=subjects.REPORTS_OF_ALL)
     pulls = await js.pull_subscribe(stream=subjects.REPORTS, config=config)
     fetching = asyncio.create_task(pulls.fetch(10, 60.0))
@@ -447,3 +447,38 @@ async def test_a_message_that_is_read_writes_no_line(
 async def test_a_queue_needs_to_know_where_its_messages_go_back_to(nc: bus.Connection) -> None:
     with pytest.raises(KeyError, match="unheard"):
         Queues(nc, Parking(nc), 1).of("unheard", "nebula.unheard.*")
+
+
+async def test_a_slow_message_delays_no_other(nats_server: NatsServer, nc: bus.Connection) -> None:
+    """Not even those that are requested later, as long as not all that may be in work are slow."""
+    slow_ones, count = queues.BATCH - 1, 3 * queues.BATCH
+    busy = asyncio.Event()
+
+    async def some_are_slow(order: Order, tries: int) -> None:
+        if order.n < slow_ones:
+            await busy.wait()
+
+    async with process(nats_server.url, some_are_slow) as made:
+        for n in range(count):
+            await nc.jetstream().publish(f"{SUBJECT}{n}", json.dumps({"n": n}).encode())
+        await eventually(lambda: len(made.calls) == count, "all others are processed meanwhile")
+        busy.set()
+        await empty(nc)
+
+
+async def test_no_more_are_taken_than_are_processed(nats_server: NatsServer, nc: bus.Connection) -> None:
+    """What one process has taken, no other gets."""
+    busy = asyncio.Event()
+
+    async def slow(order: Order, tries: int) -> None:
+        await busy.wait()
+
+    async with process(nats_server.url, slow) as made:
+        for n in range(3 * queues.BATCH):
+            await nc.jetstream().publish(f"{SUBJECT}{n}", json.dumps({"n": n}).encode())
+        await eventually(lambda: len(made.calls) == queues.BATCH, "as many are processed as may be")
+        await asyncio.sleep(0.3)
+        assert await deliveries(nc) == queues.BATCH
+        busy.set()
+        await empty(nc)
+    assert sorted(n for n, _ in made.calls) == list(range(3 * queues.BATCH))
