@@ -48,6 +48,11 @@ def _name(vm: str, number: int, series: Series) -> str:
     return f"{vm}#{series}-{number}"
 
 
+def vm_of(name: str) -> str:
+    """The id of the VM that has the disk with this key."""
+    return name.partition("#")[0]
+
+
 def _number(name: str, series: Series) -> int | None:
     """The number of the disk with this key in a series; None if it is of another series."""
     _, _, rest = name.partition("#")
@@ -70,7 +75,11 @@ class SimulatedDisks:
     def __init__(self, node: str, host_store: HostStore) -> None:
         self._node = node
         self._host_store = host_store
-        self._sizes = {vm: int(size) for vm, size in host_store.all(node, DISK).items()}
+        self._sizes: dict[str, int] = {}
+        self._names: dict[str, list[str]] = {}
+        """The keys of all disks of each VM."""
+        for name, size in host_store.all(node, DISK).items():
+            self._note(name, int(size))
         self._configured = {vm: parse_boot(text) for vm, text in host_store.all(node, CONFIGURED).items()}
 
     def all(self) -> dict[str, int]:
@@ -138,14 +147,23 @@ class SimulatedDisks:
 
     def _of(self, vm: str) -> list[str]:
         """The keys of all disks of a VM."""
-        return [name for name in self._sizes if name.split("#")[0] == vm]
+        return list(self._names.get(vm, ()))
+
+    def _note(self, name: str, size_gib: int) -> None:
+        if name not in self._sizes:
+            self._names.setdefault(vm_of(name), []).append(name)
+        self._sizes[name] = size_gib
 
     def _put(self, name: str, size_gib: int) -> None:
-        self._sizes[name] = size_gib
+        self._note(name, size_gib)
         self._host_store.put(self._node, DISK, name, str(size_gib))
 
     def _drop(self, name: str) -> None:
         del self._sizes[name]
+        others = self._names[vm_of(name)]
+        others.remove(name)
+        if not others:
+            del self._names[vm_of(name)]
         self._host_store.remove(self._node, DISK, name)
 
     def _forget(self, vm: str) -> None:

@@ -1,6 +1,7 @@
 """What is the simulator's alone: time, random faults of guests and hosts, what hosts keep."""
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,24 @@ async def test_what_is_remembered_of_files(tmp_path: Path) -> None:
     again.remove("one")
     last = SimulatedDisks("n1", HostStore(tmp_path / "a"))
     assert (last.all(), last.has_disk("one"), last.configured("one")) == ({}, False, (0, 0))
+
+
+async def test_a_disk_is_found_without_a_look_at_those_of_other_vms(tmp_path: Path) -> None:
+    """A lane looks for its VM's disks several times: with all VMs of a node it would cost more for each."""
+
+    class Unscanned(dict[str, int]):
+        def __iter__(self) -> Iterator[str]:
+            raise AssertionError("all disks of the node are looked at")
+
+    disks = SimulatedDisks("n1", HostStore(tmp_path / "a"))
+    base = await SimulatedImages("n1", HostStore(tmp_path / "a")).ensure(IMAGE)
+    for vm in ("one", "two"):
+        for number in (1, 2):
+            await disks.ensure(vm, base, 5, number)
+    disks._sizes = Unscanned(disks._sizes)
+    assert disks.has_files("one")
+    disks.remove_earlier("one", 2)
+    assert (disks.has_disk("one"), disks.has_disk("one", 2)) == (False, True)
+    disks.remove("one")
+    assert (disks.has_files("one"), disks.has_files("two")) == (False, True)
+    assert list(disks._names) == ["two"]
