@@ -30,8 +30,9 @@ NAMES = (
     "auth",
     "console",
     "several",
+    "bursts",
 )
-LARGE = ("scale", "rounds", "fleet")
+LARGE = ("scale", "rounds", "fleet", "run")
 """Those that take many minutes: they are run by their names only."""
 ELSEWHERE = {"scale": "bench.scale.rows"}
 """The modules of benchmarks that are not `bench.NAME`."""

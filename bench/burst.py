@@ -4,6 +4,7 @@ The floor is as often overlay + define + create by bare libvirt-python, all at o
 floor take turns.
 """
 
+import argparse
 import asyncio
 import statistics
 import time
@@ -17,33 +18,38 @@ from runtime.local.libvirtd import ensure_libvirt
 from runtime.tasks.tasks import in_thread
 
 COUNT = 20
-ROUNDS = 5
+ROUNDS = 2
 ROLES = ("gateway", "handlers", "projections", "node")
 URI = "qemu:///system"
 VMS = f"/v1/projects/{PROJECT}/vms"
 
 
-async def measure() -> dict[str, Any]:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", type=int, default=COUNT, help=f"VMs at the same time ({COUNT})")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds, each about half a minute ({ROUNDS})")
+
+
+async def measure(count: int = COUNT, rounds: int = ROUNDS) -> dict[str, Any]:
     await ensure_libvirt(URI)
     connection = await asyncio.to_thread(libvirt.open, URI)
     try:
-        async with cloud(ROLES, NEBULA_LIBVIRT_URI=URI, NEBULA_VCPU_RATIO=str(COUNT)) as made:
+        async with cloud(ROLES, NEBULA_LIBVIRT_URI=URI, NEBULA_VCPU_RATIO=str(count)) as made:
             await made.prepare()
             like = await burst(made, 1, connection)  # warm
             pairs = []
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 ended: list[float] = []
                 started = time.perf_counter()
-                await burst(made, COUNT, connection, ended)
-                pairs.append((ended[0] - started, await bare(made, connection, like)))
+                await burst(made, count, connection, ended)
+                pairs.append((ended[0] - started, await bare(made, connection, like, count)))
     finally:
         connection.close()
     return {
-        "vms_at_once": COUNT,
+        "vms_at_once": count,
         "seconds": round(statistics.median(ours for ours, _ in pairs), 3),
         "bare_libvirt_seconds": round(statistics.median(floor for _, floor in pairs), 3),
         "ratio": round(statistics.median(ours / floor for ours, floor in pairs), 3),
-        "rounds": ROUNDS,
+        "rounds": rounds,
     }
 
 
@@ -72,9 +78,9 @@ async def delete(made: Cloud, vm: str) -> None:
         await expect(http, "DELETE", f"{VMS}/{vm}?wait=60s")
 
 
-async def bare(made: Cloud, connection: libvirt.virConnect, like: str) -> float:
+async def bare(made: Cloud, connection: libvirt.virConnect, like: str, count: int) -> float:
     """Seconds until all run."""
-    domains = [Bare(made.home, connection, like) for _ in range(COUNT)]
+    domains = [Bare(made.home, connection, like) for _ in range(count)]
     started = time.perf_counter()
     await asyncio.gather(*(in_thread(domain.make) for domain in domains))
     took = time.perf_counter() - started

@@ -1,9 +1,10 @@
 """The same work again and again in one log: VMs are created, run, and are deleted, in several rounds.
 
 Nothing may cost more because of what was deleted: `slope` is the growth of the CPU time of one VM from one round to the
-next, as a share of the first round (least squares). The nodes are simulated, without delays. The floor is the CPU time
-of a fixed piece of work before and after each round: on a busy machine all CPU time grows, and `slope_to_floor` is that
-of the ratio.
+next, as a share of the first round (least squares). The nodes are simulated, without delays. What all processes cost at
+rest, before the first round, is subtracted for the time that a round takes: a slow round would seem to cost more. The
+floor is the CPU time of a fixed piece of work before and after each round: on a busy machine all CPU time grows, and
+`slope_to_floor` is that of the ratio.
 """
 
 import argparse
@@ -12,11 +13,13 @@ import hashlib
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.fleet_parts import Cpu, count, create, delete, each, fleet, running, until
 
+IDLE = 10.0
+"""Seconds at most of the measure at rest before the first round."""
 SETTLE = 45.0
 """Seconds after the last round until the measure at rest: a node repeats its last reports that long."""
 
@@ -32,8 +35,11 @@ async def measure(vms: int = 1000, rounds: int = 5, nodes: int = 10, rest: float
     figures: list[dict[str, Any]] = []
     async with fleet(nodes) as made:
         await one_round(made, max(2, vms // 10))  # warm
+        cpu = Cpu(made)
+        await asyncio.sleep(min(IDLE, rest))
+        idle = cpu.cores()
         for _ in range(rounds):
-            figures.append(await one_round(made, vms))
+            figures.append(await one_round(made, vms, idle))
         await asyncio.sleep(min(SETTLE, rest))
         cpu = Cpu(made)
         await asyncio.sleep(rest)
@@ -54,21 +60,26 @@ async def measure(vms: int = 1000, rounds: int = 5, nodes: int = 10, rest: float
         "slope_to_floor": slope([total / floor for total, floor in zip(totals, floors, strict=True)]),
         "slope_by_role": {role: slope([one["cpu"][role] for one in figures]) for role in roles},
         "cpu_ms_per_vm_by_role": {role: [round(one["cpu"][role], 2) for one in figures] for role in roles},
+        "cores_at_rest_before": round(sum(idle.values()), 3),
         "cores_at_rest": round(sum(at_rest.values()), 3),
         "cores_at_rest_by_role": at_rest,
         "pss_mib_by_role": pss,
     }
 
 
-async def one_round(made: Any, vms: int) -> dict[str, Any]:
-    """Create so many VMs, wait until all run, delete them, and wait until none is left."""
-    before = floor_ms()
+async def one_round(made: Any, vms: int, idle: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Create so many VMs, wait until all run, delete them, and wait until none is left.
+
+    `idle`: cores that each role uses at rest.
+    """
+    before, started = floor_ms(), time.perf_counter()
     cpu, ids = Cpu(made), list[str]()
     accepted = await each(made, range(vms), lambda http, _: create(http, ids))
     run = accepted + await running(made, vms)
     deletes = await each(made, ids, delete)
     deletes += await until(lambda: count(made, "vms", "NOT deleted"), 0, "VMs are left")
-    spent = {name: seconds / vms * 1e3 for name, seconds in cpu.seconds().items()}
+    took, rest = time.perf_counter() - started, idle or {}
+    spent = {name: max(0.0, used - rest.get(name, 0.0) * took) / vms * 1e3 for name, used in cpu.seconds().items()}
     return {
         "accepted": vms / accepted,
         "running": vms / run,

@@ -8,7 +8,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from bench import fleet, fleet_parts, homes, rounds
+from bench import bursts, fleet, fleet_parts, homes, rounds, run
 from bench.cloud import Cloud
 from bench.fleet_parts import ROLES
 from runtime.local.child import ServerError, spawn
@@ -140,3 +140,25 @@ async def test_a_few_rounds_and_a_small_fleet() -> None:
     found = await fleet.measure(nodes=3, vms=6, rest=1)
     assert found["events_at_rest"] == 0 and found["running_per_second"] > 0
     assert 0 < found["first_lost_seconds"] <= found["all_lost_seconds"]
+
+
+async def test_a_few_creates_until_they_run() -> None:
+    found = await run.measure(vms=6, part=3, nodes=2)
+    assert found["running_per_second"] > 0 and found["raw_publishes_per_second"] > 0 and found["growth"] > 0
+    assert found["cpu_ms_per_vm_by_role"].keys() == {*ROLES, "simulation", "nats", "postgres"}
+
+
+async def test_small_bursts() -> None:
+    found = await bursts.measure(few=4, many=6, nodes=2)
+    scenes = ("trickle", "creates", "many_creates", "stops", "starts", "burst_on_a_trickle", "deletes")
+    operations = {name: found[name]["operations"] for name in scenes}
+    assert operations == {**dict.fromkeys(scenes, 4), "many_creates": 6, "burst_on_a_trickle": 8, "deletes": 6}
+    for name in scenes:
+        assert found[name]["events"] > found[name]["operations"]
+        assert 0 < found[name]["read_model"]["p50"] <= found[name]["read_model"]["max"]
+    assert found["worst_read_model_p99"] == max(found[name]["read_model"]["p99"] for name in scenes)
+
+
+def test_an_event_is_shown_with_the_first_notice_at_or_after_it() -> None:
+    heard = bursts.Heard(positions=[3, 7], moved=[1.0, 2.0])
+    assert [heard.shown(position) for position in (3, 4, 7, 8)] == [1.0, 2.0, 2.0, None]
