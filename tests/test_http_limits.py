@@ -184,3 +184,17 @@ async def test_an_application_that_fails_is_a_500_and_the_others_go_on() -> None
         assert answers(await served.raw(b"GET / HTTP/1.0\r\n\r\n")) == [500]
         late = await served.raw(b"GET /late HTTP/1.1\r\nHost: a\r\n\r\n")
         assert not late.endswith(b"0\r\n\r\n"), "nobody may take it for whole"
+
+
+async def test_a_request_that_is_cancelled_because_the_process_stops_may_be_repeated() -> None:
+    async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.Event().wait()
+
+    async with serving(cancelled) as served:
+        said = await served.raw(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert answers(said) == [503]
+    assert b"retry-after: 1" in said
+    assert b'"code": "stopping"' in said

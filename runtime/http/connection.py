@@ -33,6 +33,7 @@ MOST_LINGER = 30.0
 NEVER = float("inf")
 #: Minimum number of bytes of an answer that a client has to read within `head_seconds`, unless fewer are left.
 LEAST = 4096
+STOPPED = Refused(503, "stopping", "this process is being stopped; try again")
 BROKEN = Refused(500, "internal_error", "this is a bug in Nebula; see the log of the server")
 
 
@@ -301,12 +302,12 @@ class Connection(asyncio.Protocol):
         else:  # the rest of the body is read and ignored
             self.resume()
 
-    def broken(self, exchange: Exchange) -> None:
-        """The application ended without an answer, or in the middle of one."""
+    def broken(self, exchange: Exchange, *, stopped: bool) -> None:
+        """The application ended without an answer, or in the middle of one. `stopped`: because the process stops."""
         if exchange.started:
             self._transport.abort()  # so that the client does not take the answer for complete
         else:
-            self._refuse(BROKEN)
+            self._refuse(STOPPED if stopped else BROKEN)
 
     def _refuse(self, refused: Refused) -> None:
         """Answer with this refusal, unless the request was answered, and end the connection."""

@@ -37,8 +37,8 @@ class Wire(Protocol):
     def answered(self, exchange: "Exchange") -> None:
         """The answer is complete."""
 
-    def broken(self, exchange: "Exchange") -> None:
-        """The application ended without an answer, or in the middle of one."""
+    def broken(self, exchange: "Exchange", *, stopped: bool) -> None:
+        """The application ended without an answer, or in the middle of one. `stopped`: because the process stops."""
 
 
 class Exchange:
@@ -92,11 +92,16 @@ class Exchange:
     async def run(self, app: ASGIApp) -> None:
         try:
             await app(self._scope, self.receive, self.send)
+        except asyncio.CancelledError:
+            self._unanswered(stopped=True)
+            raise
         except Exception:
             log.exception("application failed", path=self._scope["path"])
-        finally:
-            if not (self.finished or self.abandoned):
-                self._connection.broken(self)
+        self._unanswered(stopped=False)
+
+    def _unanswered(self, *, stopped: bool) -> None:
+        if not (self.finished or self.abandoned):
+            self._connection.broken(self, stopped=stopped)
 
     async def receive(self) -> Message:
         while not (self._parts or self.received or self.abandoned or self.finished):
