@@ -1,7 +1,7 @@
 """The classes of faults. Each is a context: it is injected at the begin and healed at the end. It yields what it does.
 
 Faults of the network are rules of nftables in the namespaces of the hosts. This kernel has no netem: packets are lost
-at random, and queued (`tbf`), which delays them.
+at random, and queued (`tbf`), which delays them. `shaper.py` lets them come in another order.
 """
 
 import asyncio
@@ -10,17 +10,18 @@ import os
 import random
 import shutil
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from cli.local.cluster.cluster import NODES, SERVERS
-from cli.local.cluster.network import Host, command
+from cli.local.cluster.network import Host, Network, command
 from runtime import subjects
 from runtime.local import copies
 from runtime.local.child import ServerError
 from tests import small_disk
-from tests.cluster import clock
+from tests.cluster import clock, shaper
 from tests.cluster.bed import Bed
 from tests.processes import children_of
 from tests.waiting import eventually
@@ -134,6 +135,34 @@ async def slow(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
         yield f"host {name} has a link of 2 Mbit/s"
     finally:
         await command(*within, "del", "dev", "eth0", "root")
+
+
+@asynccontextmanager
+async def reordered(bed: Bed, chance: random.Random) -> AsyncIterator[str]:
+    """Packets from and to one host come late, and in another order."""
+    name, most = chance.choice(SERVERS), chance.choice([0.01, 0.05, 0.2])
+    async with shaped(bed.cluster.network, name, most):
+        yield f"each packet of host {name} is held for up to {most} s"
+
+
+@asynccontextmanager
+async def shaped(network: Network, name: str, most: float) -> AsyncIterator[None]:
+    """Put a process between a host and the bridge that holds each packet for up to so many seconds."""
+    hub, port = network.hub, f"to-{name}"
+    await command("ip", "-n", hub, "link", "add", "late", "type", "veth", "peer", "name", "plug")
+    program = ["ip", "netns", "exec", hub, sys.executable, "-m", "tests.cluster.shaper", port, "late", str(most)]
+    process = await asyncio.create_subprocess_exec(*program, stdout=asyncio.subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert (await process.stdout.readline()).strip() == shaper.READY.encode()
+        for link, *how in ((port, "nomaster"), ("plug", "master", "bridge"), ("plug", "up"), ("late", "up")):
+            await command("ip", "-n", hub, "link", "set", link, *how)
+        yield
+    finally:
+        await command("ip", "-n", hub, "link", "set", port, "master", "bridge")
+        process.kill()
+        await process.wait()
+        await command("ip", "-n", hub, "link", "delete", "late")
 
 
 @asynccontextmanager
@@ -278,6 +307,7 @@ FAULTS: dict[str, tuple[Fault, float, float]] = {
     "one-way-loss": (one_way_loss, 10, 20),
     "packets-lost": (packets_lost, 10, 20),
     "slow": (slow, 10, 20),
+    "reordered": (reordered, 10, 20),
     "replaced": (replaced, 0, 0),
     "block-damaged": (block_damaged, 0, 0),
     "standby-promoted": (standby_promoted, 2, 5),

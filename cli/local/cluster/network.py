@@ -32,10 +32,11 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """`here`: the address of this machine in it."""
+    """`here`: the address of this machine in it. `hub`: the namespace of the bridge; empty without namespaces."""
 
     hosts: Sequence[Host]
     here: str
+    hub: str = ""
 
     def host(self, name: str) -> Host:
         return next(host for host in self.hosts if host.name == name)
@@ -63,6 +64,7 @@ async def namespaces(names: Sequence[str]) -> AsyncIterator[Network]:
     found = Network(
         [Host(name, f"{subnet}.{last}", f"nebula-c{pid}-{name}") for last, name in enumerate(names, start=1)],
         f"{subnet}.254",
+        hub,
     )
     try:
         await _ip("netns", "add", hub)
