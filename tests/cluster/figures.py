@@ -21,6 +21,11 @@ class Figures:
     quiet_after: float = 0.0
     violations: list[str] = field(default_factory=list)
 
+    @property
+    def kept(self) -> bool:
+        """Whether all was compared, and every promise was kept."""
+        return self.events > 0 and not self.violations
+
     def document(self) -> dict[str, Any]:
         return {
             "ok": not self.violations,

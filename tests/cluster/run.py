@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -34,13 +35,14 @@ QUICK = '{"call":0.002,"image":0.2,"boot":0.5,"lease":0.2,"shutdown":0.3}'
 
 @asynccontextmanager
 async def prepared(
-    home: Path, nodes: int, places: Mapping[str, Sequence[str]] = PLACES, **others: str
+    home: Path, nodes: int, places: Mapping[str, Sequence[str]], kept: Callable[[], bool]
 ) -> AsyncIterator[Bed]:
-    """A cluster in namespaces, with an image and a project. `others`: more settings of the roles."""
+    """A cluster in namespaces, with an image and a project. `kept`: asked in the end, whether to copy its disks."""
     async with AsyncExitStack() as stack:
         network = await stack.enter_async_context(namespaces(names(simulated=True)))
         for host in network.hosts:
-            stack.enter_context(small_disk.mounted(home / "hosts" / host.name, DISK_MIB))
+            disk = stack.enter_context(small_disk.mounted(home / "hosts" / host.name, DISK_MIB))
+            stack.callback(copied_if, kept, disk, home / "kept" / host.name)
         more = {
             "IMAGE_PATHS": str(home),
             "IMAGE_HOSTS": "127.0.0.1",
@@ -49,7 +51,6 @@ async def prepared(
             "SIMULATE_PHONE_HOME": "false",
             "HEARTBEAT_SECONDS": "1",
             "LOG_FORMAT": "text",
-            **others,
         }
         async with bed(home, network, places, simulate=nodes, **more) as made:
             await eventually(made.decides, "handlers decide", 180)
@@ -73,6 +74,11 @@ async def prepared(
                 await eventually(runs, "the image is available", 120)
                 await eventually(lambda: alive(http, nodes), "all nodes are there", 120)
             yield made
+
+
+def copied_if(kept: Callable[[], bool], disk: Path, to: Path) -> None:
+    if kept():
+        shutil.copytree(disk, to, symlinks=True)
 
 
 async def alive(http: httpx.AsyncClient, nodes: int) -> bool:
@@ -114,7 +120,7 @@ async def run(home: Path, plan: Plan, faults: Faults, say: Say) -> Figures:
     """Let tenants work while faults are injected, and then compare."""
     figures, tally = Figures(plan.seed), Tally()
     async with AsyncExitStack() as stack:
-        made = await stack.enter_async_context(prepared(home, plan.nodes, plan.places))
+        made = await stack.enter_async_context(prepared(home, plan.nodes, plan.places, lambda: not figures.kept))
         stop = asyncio.Event()
         https = [await stack.enter_async_context(client(made)) for _ in range(plan.tenants + 1)]
         tenants = [Tenant(http, f"{plan.seed} {number}", tally, plan.vms) for number, http in enumerate(https[1:])]
