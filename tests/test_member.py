@@ -11,6 +11,7 @@ import pytest
 
 from runtime.local import full_disk
 from runtime.local.full_disk import GAVE_UP, gave_up, gives_up
+from tests.processes import alive, children_of
 from tests.small_disk import mounted, needs_root, resize, shrink
 from tests.waiting import eventually
 
@@ -65,6 +66,14 @@ async def test_signals_are_passed_on_and_its_end_is_ours(tmp_path: Path) -> None
 async def test_its_status_is_ours(tmp_path: Path, status: int) -> None:
     async with run(tmp_path, sys.executable, "-c", f"import sys; sys.exit({status})") as (process, _):
         assert await process.wait() == status
+
+
+async def test_it_ends_with_what_runs_it(tmp_path: Path) -> None:
+    async with run(tmp_path, sys.executable, "-c", SERVER) as (process, said):
+        await eventually(lambda: said, "it has begun")
+        [server] = children_of(process.pid)
+        process.kill()
+    await eventually(lambda: not alive(server), "it has ended")
 
 
 async def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ async def run(store: Path, argv: Sequence[str]) -> int:
         return 0
     if found := copies.faults(store):
         raise ServerError("; ".join([*found, f"remove {store}, so that the server copies all streams from the others"]))
-    process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE, limit=_LINE)
+    guarded = ["setpriv", "--pdeathsig", "TERM", "--", *argv]  # two servers on one store would destroy it
+    process = await asyncio.create_subprocess_exec(*guarded, stderr=asyncio.subprocess.PIPE, limit=_LINE)
 
     def pass_on(number: signal.Signals) -> None:
         if number is not signal.SIGHUP:
