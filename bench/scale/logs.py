@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from bench.cloud import Cloud, servers
 from bench.homes import home as folder_of
 from bench.scale.generator import KEYS, generate
-from runtime.bus.bulk import BulkClient
+from runtime.bus.bus import QuickClient
 from runtime.local.servers import start_nats
 
 VERSION = 1
@@ -73,7 +73,7 @@ async def with_bus(vms: int, home: Path | None = None) -> AsyncIterator[tuple[Cl
         await asyncio.to_thread(copy, kept, folder)
         server = await start_nats(folder)
         try:
-            nc = BulkClient()
+            nc = QuickClient()
             await nc.connect(server.url)
             yield nc, folder
             await nc.close()

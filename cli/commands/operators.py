@@ -30,8 +30,7 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     from eventstore.integrity.notary import Disagrees
     from eventstore.log.jetstream import Unavailable
     from runtime import logs
-    from runtime.bus.bulk import BulkClient
-    from runtime.bus.bus import place
+    from runtime.bus.bus import QuickClient, place
     from runtime.bus.login import advice, login, refusal, refuses, tls_of
     from runtime.files.unusable import sentence
     from runtime.tasks.patience import CannotRun, one_line
@@ -42,7 +41,7 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
         """Ignores errors of the connection: the call that needs it raises them."""
 
     async def connected() -> T:
-        nc, how, tls = BulkClient(), login(settings), tls_of(settings)
+        nc, how, tls = QuickClient(), login(settings), tls_of(settings)
         nc.api, nc.imports, nc.accounts, nc.only_tls = how.api, how.imports, how.accounts, tls is not None
         await nc.connect(
             settings.nats_urls,

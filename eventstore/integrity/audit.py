@@ -26,7 +26,7 @@ from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore
 from runtime import logs, subjects
 from runtime.bus.api import api
-from runtime.bus.bulk import BulkClient
+from runtime.bus.bus import QuickClient
 
 log = logs.get(__name__)
 
@@ -79,7 +79,7 @@ async def verify_log(
     signed = Signed(checkpoints, verifier, before.number if before else 0, until, newest)
     await signed.begin()
     reading = Reading(nc, verifier, signed, last, comparison, progress)
-    if isinstance(nc, BulkClient) and comparison is None:
+    if isinstance(nc, QuickClient) and comparison is None:
         async with Ranges(nc, event_keys, foreign, last - verifier.at.position) as ranges:
             if newest is not None:
                 await reading.quickly(ranges, min(last, newest.position))  # its state is that after a whole range

@@ -13,7 +13,8 @@ from eventstore.integrity.sound import Checker, Sound
 from eventstore.log.keyring import Keyring
 from eventstore.log.macs import EventKeys, Keys
 from runtime import subjects
-from runtime.bus.bulk import BulkClient, Bytes, get
+from runtime.bus.bulk import Bytes, get
+from runtime.bus.bus import QuickClient
 from runtime.tasks.tasks import end
 
 SIZE = 2048
@@ -27,7 +28,7 @@ _SECONDS = 5.0
 class Ranges:
     """Checks ranges of one log. Use it as a context manager."""
 
-    def __init__(self, nc: BulkClient, event_keys: EventKeys | None, foreign: Sequence[str], positions: int) -> None:
+    def __init__(self, nc: QuickClient, event_keys: EventKeys | None, foreign: Sequence[str], positions: int) -> None:
         """`positions`: about how many will be checked."""
         self.size = SIZE
         self._nc = nc

@@ -23,32 +23,19 @@ MOST_BYTES = 8 * 1024**2
 _STORED = FIRST_LINE + b"\r\n"
 
 
-class BulkClient(QuickClient):
-    """A connection that can collect messages without decoding them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._collecting: dict[int, Bulk] = {}
-
-    @asynccontextmanager
-    async def collected(self, subject: str) -> AsyncIterator["Bulk"]:
-        """The messages on a subject, as they arrive inside the block."""
-        subscription = await self.subscribe(subject)
-        [sid] = [sid for sid, one in self._subs.items() if one is subscription]
-        bulk = self._collecting[sid] = Bulk()
-        try:
-            yield bulk
-        finally:
-            del self._collecting[sid]
-            with contextlib.suppress(NatsError, OSError):
-                await subscription.unsubscribe()
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        bulk = self._collecting.get(sid)
-        if bulk is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-        else:
-            bulk.put(headers or b"", data)
+@asynccontextmanager
+async def collected(nc: QuickClient, subject: str) -> AsyncIterator["Bulk"]:
+    """The messages on a subject, as they arrive inside the block, without decoding them."""
+    subscription = await nc.subscribe(subject)
+    [sid] = [sid for sid, one in nc._subs.items() if one is subscription]
+    bulk = Bulk()
+    nc.collecting[sid] = bulk.put
+    try:
+        yield bulk
+    finally:
+        del nc.collecting[sid]
+        with contextlib.suppress(NatsError, OSError):
+            await subscription.unsubscribe()
 
 
 class Bulk:
@@ -70,13 +57,13 @@ def is_stored(headers: bytes) -> bool:
     return "Nats-Sequence" in (parsed(headers) or {})
 
 
-async def get(nc: BulkClient, stream: str, first: int, count: int, wait: float) -> list[Bytes]:
+async def get(nc: QuickClient, stream: str, first: int, count: int, wait: float) -> list[Bytes]:
     """Up to `count` messages from position `first` on: fewer at the end of the stream, and after MOST_BYTES.
 
     Raises TimeoutError if nothing comes for `wait` seconds, nats.errors.Error.
     """
     inbox, connection = nc.new_inbox(), nc.stats["reconnects"]
-    async with nc.collected(inbox) as bulk:
+    async with collected(nc, inbox) as bulk:
         ask = {"seq": first, "batch": count, "max_bytes": MOST_BYTES}
         await nc.publish(api(nc, f"DIRECT.GET.{stream}"), json.dumps(ask).encode(), reply=inbox)
         silent, before = 0.0, 0

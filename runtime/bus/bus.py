@@ -62,6 +62,11 @@ class QuickClient(Client):
     #: whether a server without TLS is refused
     only_tls = False
 
+    def __init__(self) -> None:
+        super().__init__()
+        #: what gets the headers and bodies of a subscription as bytes, by its id (`bulk.py`)
+        self.collecting: dict[int, Callable[[bytes, bytes], None]] = {}
+
     def jetstream(self, **options: Any) -> JetStreamContext:
         return super().jetstream(**{"prefix": self.api, **options})
 
@@ -225,7 +230,11 @@ class QuickClient(Client):
         subscription.
         """
         if sid != self._answers:
-            await super()._process_msg(sid, subject, reply, data, headers)
+            collect = self.collecting.get(sid)
+            if collect is None:
+                await super()._process_msg(sid, subject, reply, data, headers)
+            else:
+                collect(headers or b"", data)
             return
         self.stats["in_msgs"] += 1
         self.stats["in_bytes"] += len(data)

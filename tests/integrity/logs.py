@@ -24,7 +24,7 @@ from eventstore.log.envelope import Context, Recorded, Ref
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
 from runtime.bus import streams
-from runtime.bus.bulk import BulkClient
+from runtime.bus.bus import QuickClient
 from runtime.local.servers import NatsServer, start_nats
 
 START = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)
@@ -106,7 +106,7 @@ async def running(home: Path | None = None) -> AsyncIterator[Log]:
     with homes.home("integrity") as fresh:
         place = home or fresh
         server = await start_nats(place)
-        nc = BulkClient()
+        nc = QuickClient()
         await nc.connect(server.url)
         try:
             await streams.ensure_all(nc.jetstream(), 1)

@@ -22,6 +22,7 @@ from eventstore.log.macs import MAC
 from eventstore.log.store import EventStore
 from runtime import subjects
 from runtime.bus import bulk
+from runtime.bus.bus import QuickClient
 from tests.event_keys import KEYS, STRANGERS
 from tests.integrity.logs import Log, altered, running
 from tests.integrity.test_log import with_holes
@@ -165,7 +166,7 @@ async def test_a_large_answer_comes_in_several(monkeypatch: pytest.MonkeyPatch) 
         log = Signed(honest.home, honest.server, honest.nc)
         await log.grow(30)
         last = await log.store.last_position()
-        assert isinstance(log.nc, bulk.BulkClient)
+        assert isinstance(log.nc, QuickClient)
         assert len(await bulk.get(log.nc, subjects.EVENTS, 1, 100, 5)) < last
         async with Ranges(log.nc, KEYS, (), last) as some:
             assert [sound.count async for sound in some.sound(0, last)] == [last]
