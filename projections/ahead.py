@@ -8,8 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-from eventstore.log.envelope import Recorded
-from projections.books import Judged, judged
+from projections.books import Judged
 from runtime.tasks.tasks import happens
 
 #: Maximum number of messages in one batch; as many more are read ahead.
@@ -21,7 +20,7 @@ QUIET = 1.0
 class Ahead:
     """The messages of the log in batches. `goal`: batches up to this position are filled up to MOST."""
 
-    def __init__(self, source: AsyncGenerator[list[Recorded], None], goal: int) -> None:
+    def __init__(self, source: AsyncGenerator[Sequence[Judged], None], goal: int) -> None:
         self._source = source
         self._goal = goal
         self._waiting: list[Judged] = []
@@ -46,7 +45,7 @@ class Ahead:
     async def _read(self) -> None:
         try:
             async for batch in self._source:
-                self._waiting += [judged(recorded) for recorded in batch]
+                self._waiting += batch
                 self._arrived.set()
                 while len(self._waiting) >= MOST:
                     self._taken.clear()

@@ -50,13 +50,15 @@ MODELS: tuple[ReadModel[Any, Any], ...] = (
 
 
 def check(tables: Mapping[str, Aggregates[Any, Any]], models: Sequence[ReadModel[Any, Any]]) -> None:
-    """Raises TypeError where a kind has no table, or two read models have one name or one table."""
+    """Raises TypeError where a kind has no table, or two read models or indexes have one name, or one table."""
     if missing := sorted(set(KINDS) - set(tables)):
         raise TypeError(f"no table holds the resources of kind {', '.join(missing)}: add one to TABLES")
     if invisible := sorted(
         kind.name for kind in KINDS.values() if kind.owner is not nobody and OWNER not in tables[kind.name].columns
     ):
         raise TypeError(f"kind {', '.join(invisible)} has `owner`: its table needs the column {OWNER}")
+    for model in models:
+        _ = model.indexes
     names = [model.name for model in models]
     created = [table for model in models for table in model.tables]
     if twice := sorted({name for found in (names, created) for name in found if found.count(name) > 1}):

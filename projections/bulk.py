@@ -3,7 +3,8 @@
 psycopg looks up a function for each value of each row. Here a table of six types does, which is faster.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -48,11 +49,20 @@ def encoded(rows: Iterable[Values]) -> bytes:
     return "".join(["\t".join([encode[value.__class__](value) for value in values]) + "\n" for values in rows]).encode()
 
 
+@contextlib.asynccontextmanager
+async def copying(
+    conn: Connection, table: str, names: Sequence[str]
+) -> AsyncIterator[Callable[[bytes], Awaitable[None]]]:
+    """A function that adds rows, which `encoded` has made. Postgres works on them while this process goes on."""
+    async with conn.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(names)}) FROM STDIN".encode()) as copy:
+        yield copy.write
+
+
 async def insert(conn: Connection, table: str, names: Sequence[str], rows: Sequence[Values]) -> None:
     """Add rows that the table does not have, by COPY. `names`: the columns of the values, in their order."""
-    async with conn.cursor() as cursor, cursor.copy(f"COPY {table} ({', '.join(names)}) FROM STDIN".encode()) as copy:
+    async with copying(conn, table, names) as write:
         for start in range(0, len(rows), CHUNK):
-            await copy.write(encoded(rows[start : start + CHUNK]))
+            await write(encoded(rows[start : start + CHUNK]))
 
 
 async def delete(conn: Connection, table: str, key: Sequence[str], keys: Iterable[Sequence[str]]) -> None:

@@ -22,19 +22,33 @@ INSERT INTO checkpoint (position) VALUES (0);
 """
 
 
-async def make(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: str) -> None:
-    """Create empty read models in `schema`; an existing schema is dropped first."""
+async def make(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: str, *, indexed: bool = True) -> None:
+    """Create empty read models in `schema`; an existing schema is dropped first. `indexed`: False for a copy that is
+    filled by a long replay: `index` comes after it, which takes much less time.
+    """
     made = list(models)
     async with conn.transaction():
         await conn.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         await drop(conn, schema)
         await conn.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
-        for ddl in (DDL, *(model.ddl for model in made)):
-            await conn.execute(ddl.encode())
+        await conn.execute(DDL.encode())
+        for statement in (each for model in made for each in model.creations):
+            await conn.execute(statement.encode())
+        if indexed:
+            await index(conn, made)
         async with conn.cursor() as cursor:
             statement = "INSERT INTO schema_version (model, version) VALUES (%s, %s)"
             await cursor.executemany(statement, [(name, version) for name, version in versions(made).items()])
         await grant(conn, made, schema)
+
+
+async def index(conn: Connection, models: Iterable[ReadModel[Any, Any]]) -> None:
+    """Create the indexes that still lack, in the copy of this connection. Reads go on meanwhile."""
+    cursor = await conn.execute("SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()")
+    found = {row["indexname"] for row in await cursor.fetchall()}
+    for name, statement in (each for model in models for each in model.indexes.items()):
+        if name not in found:
+            await conn.execute(statement.encode())
 
 
 async def grant(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: str) -> None:

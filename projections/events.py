@@ -6,7 +6,7 @@ The row keeps the event's headers and its body byte for byte, so that its digest
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
@@ -14,8 +14,9 @@ from domain.kinds import KINDS
 from eventstore.log.envelope import Recorded
 from projections import bulk
 from projections.database import Mine, Pool, clean, clean_json, fetch, key
-from projections.model import ReadModel, Session, Step
+from projections.model import Addition, ReadModel, Session, Step
 from projections.pages import cut
+from projections.prepared import Prepared
 
 DDL = """
 CREATE TABLE events (
@@ -110,21 +111,51 @@ def as_json(headers: Mapping[str, str]) -> str:
         return json.dumps(dict(headers))
 
 
-def fold(rows: dict[int, Values], step: Step[Any]) -> None:
-    state = step.row.state if step.row is not None else None
-    rows[step.recorded.position] = row(step.recorded, state, stray=step.stray)
+class Added(NamedTuple):
+    """A message that gets a row, and the state of its aggregate after it."""
+
+    recorded: Recorded
+    state: object
+    stray: bool
 
 
-async def save(session: Session, _: Mapping[int, Values], rows: Mapping[int, Values]) -> None:
+def fold(rows: dict[int, Added], step: Step[Any]) -> None:
+    recorded = step.recorded
+    rows[recorded.position] = Added(recorded, step.row.state if step.row is not None else None, step.stray)
+
+
+def values(added: Added) -> Values:
+    return row(added.recorded, added.state, stray=added.stray)
+
+
+def encoded(rows: Mapping[int, Added]) -> bytes:
+    """The rows in the format of COPY. Another process may have made those that depend on nothing else."""
+    made: list[bytes] = []
+    others: list[Values] = []
+    for added in rows.values():
+        if isinstance(added.recorded, Prepared) and added.recorded.copied and not added.stray:
+            made.append(added.recorded.copied)
+        else:
+            others.append(values(added))
+    return b"".join([*made, bulk.encoded(others)])
+
+
+async def save(session: Session, _: Mapping[int, Added], rows: Mapping[int, Added]) -> None:
     """Add these rows."""
-    if session.many:
-        await bulk.insert(session.conn, "events", NAMES, list(rows.values()))
-        return
     async with session.conn.cursor() as cursor:
-        await cursor.executemany(_INSERT.encode(), list(rows.values()))
+        await cursor.executemany(_INSERT.encode(), [values(added) for added in rows.values()])
 
 
-EVENTS = ReadModel(name="events", version=8, ddl=DDL, tables=("events",), fold=fold, save=save, positioned=True)
+EVENTS = ReadModel(
+    name="events",
+    version=8,
+    ddl=DDL,
+    tables=("events",),
+    fold=fold,
+    save=save,
+    added=Addition("events", NAMES, encoded),
+    positioned=True,
+)
 
 
 def recorded(found: Mapping[str, Any]) -> Recorded:

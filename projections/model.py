@@ -8,6 +8,7 @@ file needs a list. A batch of messages is applied in one transaction:
     save    write the rows that changed, as absolute values
 """
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -89,6 +90,18 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class Addition(Generic[K, V]):
+    """How the rows of a read model that only adds rows are copied into its table, while a large batch is folded.
+
+    `encoded`: rows in the format of COPY, with these columns (`names`).
+    """
+
+    table: str
+    names: Sequence[str]
+    encoded: Callable[[Mapping[K, V]], bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class ReadModel(Generic[K, V]):
     """One read model. `load` returns its rows for a batch as a dictionary of immutable values, and `fold` changes it.
 
@@ -98,12 +111,17 @@ class ReadModel(Generic[K, V]):
 
     name: str
     version: int
+    #: creates the tables and their indexes. A replay from nothing creates the indexes in the end
     ddl: str
     tables: tuple[str, ...]
     fold: Callable[[dict[K, V], Step[Any]], None]
     #: writes the rows that changed, given the rows before and after the batch
     save: Callable[[Session, Mapping[K, V], Mapping[K, V]], Awaitable[None]]
     load: Callable[[Connection, Batch], Awaitable[dict[K, V]]] | None = None
+    #: if it only adds rows and never reads them: how a large batch does. `save` writes the rows of a small one
+    added: Addition[K, V] | None = None
+    #: the names of the indexes that a replay needs: they are created with the tables
+    early: tuple[str, ...] = ()
     #: the kinds of aggregates that it follows; None: all, and malformed messages too
     kinds: Collection[str] | None = None
     #: whether the gateway may read it
@@ -116,8 +134,46 @@ class ReadModel(Generic[K, V]):
     #: whether a row may differ from the replay without being wrong
     excuse: Callable[[Session, str, Difference], Awaitable[bool]] | None = None
 
+    @property
+    def creations(self) -> list[str]:
+        """The statements that create the tables, and the indexes that a replay needs."""
+        tables = [one for one in _statements(self.ddl) if not one.startswith(_INDEX)]
+        return [*tables, *(self.indexes[name] for name in self.early)]
+
+    @property
+    def indexes(self) -> dict[str, str]:
+        """The statements that create the indexes, by the name of the index. A replay from nothing does without them.
+
+        Raises TypeError for a statement with a name of its own, and for two indexes of the same columns.
+        """
+        named: dict[str, str] = {}
+        for one in _statements(self.ddl):
+            if one.startswith(_INDEX):
+                name, statement = _named(one)
+                if named.setdefault(name, statement) != statement:
+                    raise TypeError(f"read model {self.name} has two indexes {name}")
+        return named
+
     def follows(self, kind: str | None) -> bool:
         return self.kinds is None or kind in self.kinds
+
+
+_INDEX = "CREATE INDEX"
+_NAMELESS = re.compile(rf"{_INDEX} ON (\w+)( USING \w+)? \(([^()]+)\)")
+
+
+def _named(index: str) -> tuple[str, str]:
+    """The name that Postgres gives to an index, and the statement with that name."""
+    found = _NAMELESS.match(index)
+    if found is None:
+        raise TypeError(f"an index gets its name from its table and columns: {index}")
+    table, using, columns = found[1], found[2] or "", found[3]
+    name = "_".join([table, *columns.replace(" ", "").split(","), "idx"])
+    return name, f"{_INDEX} {name} ON {table}{using} ({columns}){index[found.end() :]}"
+
+
+def _statements(ddl: str) -> list[str]:
+    return [one.strip() for one in ddl.split(";") if one.strip()]
 
 
 def changes(before: Mapping[K, V], after: Mapping[K, V]) -> dict[K, V]:

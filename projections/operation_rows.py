@@ -51,7 +51,7 @@ class Kept(NamedTuple):
 
 def touched(recorded: Recorded, event: Event, before: Any) -> Sequence[str]:
     """The ids of the operations that an event may change: its own operation, and the one that this overtakes."""
-    own, other = recorded.context.operation, rules.overtaken(event, before)
+    own, other = recorded.operation, rules.overtaken(event, before)
     if own is None and other is None:
         return ()
     named = (own,) if other is None or other == own else (own, other)

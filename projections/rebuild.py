@@ -61,7 +61,7 @@ async def verify(
         identity = await _identity(live)
         position = min(await live_position(live), await EventStore(nc).last_position())
         try:
-            await copies.make(replayed, MODELS, schema)
+            await copies.make(replayed, MODELS, schema, indexed=False)
             same = await upgrade.where(live, MODELS, SCHEMA) is Standing.SAME
             if same:
                 runner = Runner(nc, dsn, secrets, Position(), MODELS, event_keys, parks=False)

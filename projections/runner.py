@@ -23,13 +23,12 @@ from nats.errors import Error as NatsError
 from psycopg import errors
 
 from eventstore.log.envelope import Recorded, Ref
-from eventstore.log.follow import follow
 from eventstore.log.judge import first_line
 from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore, Unavailable
 from eventstore.parking.parking import Parking
 from eventstore.vault.vault import VaultUnavailable
-from projections import database, reached, upgrade
+from projections import behind, copies, database, reached, upgrade
 from projections.ahead import Ahead
 from projections.books import MODELS, Judged, Models
 from projections.database import Connection
@@ -169,13 +168,20 @@ class Runner:
             log.info("projections run", position=after, behind=end - after)
         if until is not None and after >= until:
             return
+        lacks_indexes = until is None
         if after >= end:
             self.failing_since = None
         self._known, recent = {}, Recent()
-        ahead = Ahead(follow(self._nc, after, event_keys=self._event_keys), end if until is None else until)
+        goal = end if until is None else until
+        ahead = Ahead(behind.messages(self._nc, after, goal, self._event_keys), goal)
         async with fewer_collections(), contextlib.aclosing(ahead.batches()) as batches:
+            if lacks_indexes and end - after < behind.WORTH_IT:
+                await copies.index(conn, self._models)
+                lacks_indexes = False
             async for batch in batches:
-                selected: Sequence[Judged] = [each for each in batch if until is None or each[0].position <= until]
+                selected = batch
+                if until is not None and batch[-1][0].position > until:
+                    selected = [each for each in batch if each[0].position <= until]
                 if not selected:
                     return
                 began = time.monotonic()
@@ -184,6 +190,9 @@ class Runner:
                 after = selected[-1][0].position
                 self.position.set(after)
                 self.failing_since, self.last_success = None, datetime.now(UTC)
+                if lacks_indexes and after >= end:
+                    await copies.index(conn, self._models)
+                    lacks_indexes = False
                 if self._complaint:
                     log.info("projections go on", position=after, behind=end - after)
                     self._complaint = ""

@@ -238,6 +238,7 @@ SEEDS = ReadModel(
     version=7,
     ddl=DDL,
     tables=("seeds", "seed_secrets"),
+    early=("seed_secrets_project_vm_idx",),
     kinds=("vm",),
     load=load,
     fold=fold,

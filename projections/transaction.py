@@ -7,7 +7,7 @@ from typing import Any
 
 from eventstore.log.envelope import Recorded, Ref
 from projections import books, bulk
-from projections.books import MODELS, Judged, Models
+from projections.books import MODELS, Books, Judged, Models
 from projections.database import Connection
 from projections.model import Row, Secrets, Session
 from runtime import logs
@@ -62,12 +62,27 @@ async def apply(
         if await moved.fetchone() is None:
             raise Overtaken(f"the checkpoint is no longer at {after}")
         folded = before.copy()
-        for recorded, found in messages:
-            folded.apply(recorded, found, inert=inert)
+        await fold(conn, folded, messages, many=many, inert=inert)
         await books.write(Session(conn, secrets, many), before, folded)
         await conn.execute("SELECT pg_notify(current_schema() || '_position', %s)", [str(last)])
         await park(folded.malformed)
     return kept(known or {}, folded.rows, len(batch))
+
+
+async def fold(conn: Connection, folded: Books, messages: Sequence[Judged], *, many: bool, inert: bool) -> None:
+    """Apply messages in order. In a large batch, rows that are only added are written meanwhile."""
+    adding = next((model for model in folded.models if model.added is not None), None) if many else None
+    if adding is None or adding.added is None:
+        for recorded, found in messages:
+            folded.apply(recorded, found, inert=inert)
+        return
+    rows = folded.held.setdefault(adding.name, {})
+    async with bulk.copying(conn, adding.added.table, adding.added.names) as write:
+        for start in range(0, len(messages), bulk.CHUNK):
+            for recorded, found in messages[start : start + bulk.CHUNK]:
+                folded.apply(recorded, found, inert=inert)
+            await write(adding.added.encoded(rows))
+            rows.clear()
 
 
 def kept(known: Mapping[Ref, Row[Any]], rows: Mapping[Ref, Row[Any]], size: int) -> Mapping[Ref, Row[Any]]:

@@ -74,7 +74,7 @@ async def ready(conn: Connection, dsn: str, models: Models, replays: Replays) ->
             case Standing.MISSING | Standing.SAME if await free(conn, SCHEMA):
                 found = await where(conn, models, SCHEMA)
                 if found is Standing.MISSING:
-                    await copies.make(conn, models, SCHEMA)
+                    await copies.make(conn, models, SCHEMA, indexed=False)
                     log.info("read models created; replaying the log", schema=SCHEMA)
                 if found in (Standing.MISSING, Standing.SAME):
                     await copies.grant(conn, models, SCHEMA)  # an earlier program granted more
@@ -123,14 +123,16 @@ async def build(
     made = [model for model in models if model.name not in names]
     replay = replays(made)
     if end is not None or await where(new, made, NEXT) is not Standing.SAME:
-        await copies.make(new, made, NEXT)
+        await copies.make(new, made, NEXT, indexed=False)
     position = await checkpoint(new)
     log.info("building read models of a new version beside the live ones", position=position, kept=sorted(names))
     async with logging_progress(conn):
         if end is not None:
             await replay(new, await end())
+            await copies.index(new, made)
         else:
             await catch_up(conn, new, replay)
+            await copies.index(new, made)
             await compared(dsn, new, made, replay)
         for table in (table for model in made for table in model.tables):
             await new.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))

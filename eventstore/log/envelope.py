@@ -133,15 +133,15 @@ class Recorded:
     def id(self) -> str:
         return self.headers["ce-id"]
 
-    @property
+    @lazy
     def type(self) -> str:
         return self.headers["ce-type"]
 
-    @property
+    @lazy
     def version(self) -> int:
         return int(self.headers["ce-aggregateversion"])
 
-    @property
+    @lazy
     def previous(self) -> str:
         return self.headers["ce-prevhash"]
 
@@ -168,6 +168,11 @@ class Recorded:
         values = map(self.headers.get, _CONTEXT)
         actor, *rest = [decoded(value) if value is not None else None for value in values]
         return Context(actor or "", *rest)
+
+    @property
+    def operation(self) -> str | None:
+        """The id of the operation that it belongs to."""
+        return self.context.operation
 
     @lazy
     def digest(self) -> str:

@@ -150,7 +150,7 @@ def _missing_headers(headers: Mapping[str, str]) -> Malformed:
 
 def follows(recorded: Recorded, version: int, digest: str) -> Malformed | None:
     """Why a message of valid form may not follow an event of this version and digest; None if it may."""
-    if recorded.headers["ce-aggregateversion"] != str(version + 1):
+    if recorded.version != version + 1:
         at = f"is at event {version}" if version else "has no event yet"
         return Malformed("version", f"the message is event {recorded.version} of an aggregate that {at}")
     if recorded.previous != digest:

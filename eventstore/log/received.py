@@ -20,12 +20,18 @@ _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 def direct(msg: Msg, event_keys: EventKeys | None = None) -> Recorded:
     """A message from the answer to a direct get."""
-    headers = msg.headers or {}
+    return stored(msg.headers or {}, msg.data, event_keys)
+
+
+def stored(headers: Mapping[str, str], body: bytes, event_keys: EventKeys | None = None) -> Recorded:
+    """A message from its headers in the answer to a direct get, and its body. Raises KeyError or ValueError if these
+    are no headers of such an answer.
+    """
     return Recorded(
         position=int(headers["Nats-Sequence"]),
         subject=headers["Nats-Subject"],
         headers=own(headers),
-        body=msg.data,
+        body=body,
         stored_at=first_stored(headers) or datetime.fromisoformat(headers["Nats-Time-Stamp"]),
         raw=raw_of(headers["Nats-Subject"], headers),
         event_keys=event_keys,

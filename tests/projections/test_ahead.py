@@ -11,6 +11,7 @@ from eventstore.log.envelope import Recorded
 from eventstore.log.store import Unavailable
 from projections import ahead
 from projections.ahead import Ahead
+from projections.books import Judged, judged
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -27,11 +28,11 @@ class Source:
         self.delivered = 0
         self.closed = False
 
-    async def messages(self) -> AsyncGenerator[list[Recorded], None]:
+    async def messages(self) -> AsyncGenerator[list[Judged], None]:
         try:
             while self.delivered < self.last:
                 first, self.delivered = self.delivered + 1, min(self.last, self.delivered + self.size)
-                yield messages(first, self.delivered)
+                yield [judged(each) for each in messages(first, self.delivered)]
                 await asyncio.sleep(0)
             if self.error is not None:
                 raise self.error
@@ -99,8 +100,8 @@ async def test_what_was_delivered_before_an_error_comes_before_the_error() -> No
 
 
 async def test_it_ends_with_its_source() -> None:
-    async def two() -> AsyncGenerator[list[Recorded], None]:
-        yield messages(1, 2)
+    async def two() -> AsyncGenerator[list[Judged], None]:
+        yield [judged(each) for each in messages(1, 2)]
 
     found = [len(batch) async for batch in Ahead(two(), 5000).batches()]
     assert found == [2]

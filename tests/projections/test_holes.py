@@ -10,7 +10,7 @@ import pytest
 
 from eventstore.log.envelope import Recorded
 from eventstore.log.follow import follow
-from projections import database, runner
+from projections import behind, database
 from runtime.local.servers import Postgres
 from tests.projections.cloud import cloud
 
@@ -29,7 +29,7 @@ async def test_messages_that_were_not_delivered_are_applied(
     async with cloud(tmp_path, postgres) as made:
         await made.furnish()
         await made.running()
-        monkeypatch.setattr(runner, "follow", leaky)
+        monkeypatch.setattr(behind, "follow", leaky)
         task = asyncio.create_task(made.runner().run())
         end = await made.caught_up()
         task.cancel()

@@ -1,19 +1,27 @@
-"""`python -m tests.projections.worker NATS_URL DSN MASTER_KEY`: keeps read models up to date; a test kills it."""
+"""`python -m tests.projections.worker NATS_URL DSN MASTER_KEY [EVENT_KEYS]`: the runner, for a test that kills it.
+
+With event keys it reads the log in long ranges, as while it is far behind; ranges and batches are small.
+"""
 
 import asyncio
 import sys
 from pathlib import Path
 
-import nats
-
+from eventstore.log.keyring import Keyring
 from eventstore.vault.vault import Vault
+from projections import ahead, behind
 from projections.position import Position
 from projections.runner import Runner
+from runtime.bus.bus import QuickClient
 
 
-async def main(url: str, dsn: str, key: str) -> None:
-    nc = await nats.connect(url)
-    await Runner(nc, dsn, Vault.of(nc, Path(key)), Position()).run()
+async def main(url: str, dsn: str, key: str, event_keys: str | None = None) -> None:
+    if event_keys is not None:
+        behind.WORTH_IT, behind.SIZE, ahead.MOST = 1, 16, 64
+    nc = QuickClient()
+    await nc.connect(url)
+    keys = Keyring(Path(event_keys)) if event_keys is not None else None
+    await Runner(nc, dsn, Vault.of(nc, Path(key)), Position(), event_keys=keys).run()
 
 
 if __name__ == "__main__":
