@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from projections.database import Connection
+from runtime.text.iso import iso
 
 #: For at least so many rows, COPY is faster than INSERT. It cannot be part of a pipeline.
 COPIED = 16
@@ -38,7 +39,7 @@ _ENCODE: Mapping[type, Callable[[Any], str]] = {
     int: int.__repr__,
     str: _text,
     bytes: lambda value: "\\\\x" + value.hex(),
-    datetime: datetime.isoformat,
+    datetime: iso,
     list: _array,
 }
 
