@@ -26,7 +26,7 @@ log = logs.get(__name__)
 
 SIZE = 2048
 """Positions of a range."""
-WORTH_IT = 20_000
+WORTH_IT = 50_000
 """Messages from which on other processes are started: each costs half a second of a processor."""
 MOST_WORKERS = 3
 _SECONDS = 5.0
