@@ -16,7 +16,7 @@ from collections import Counter
 from runtime import logs
 from tests.upgrade.bed import bed
 from tests.upgrade.checks import differences
-from tests.upgrade.load import Client, load
+from tests.upgrade.load import Client, load, some_work
 from tests.upgrade.steps import ORDERS
 
 
@@ -28,6 +28,7 @@ async def run(order: str, seed: int, pause: float, people: int, nodes: int) -> d
             async for step in ORDERS[order](made, random.Random(seed)):
                 print(f"{time.monotonic() - began:6.1f} s  {step}", file=sys.stderr)
                 await asyncio.sleep(pause)
+                await some_work(seen)
         wrong = await differences(made, Client(made, seen, http), seen)
     return {
         "order": order,

@@ -65,8 +65,8 @@ class Bed:
     nats_port: int = field(default_factory=free_port)
     processes: dict[str, Child] = field(default_factory=dict)
     versions: dict[str, Version] = field(default_factory=dict)
-    #: the gateway that is being replaced, if one is
-    away: int | None = None
+    #: the process that is being replaced, if one is: its role and number
+    away: tuple[str, int] | None = None
 
     @property
     def nats_url(self) -> str:
@@ -117,8 +117,7 @@ class Bed:
 
     async def replace(self, version: Version, role: str, number: int = 0) -> None:
         """Stop a process, start it in a version, and wait until it works."""
-        if role == "gateway":
-            self.away = number
+        self.away = (role, number)
         await self.stop(role, number)
         await self.start(version, role, number)
         await self.ready(role, number)
