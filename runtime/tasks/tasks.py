@@ -28,13 +28,15 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """
     all_ = list(tasks)
     left = {task for task in all_ if not task.done()}
-    while left:
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=AGAIN)
-    for task in all_:
-        if not task.cancelled():
-            task.exception()  # retrieve it, so that asyncio does not log it
+    try:
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=AGAIN)
+    finally:  # also if the caller is cancelled meanwhile
+        for task in all_:
+            if task.done() and not task.cancelled():
+                task.exception()  # retrieve it, so that asyncio does not log it
 
 
 def heed_cancellation() -> None:

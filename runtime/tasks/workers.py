@@ -39,19 +39,19 @@ class Worker:
             *(sys.executable, "-m", module), stdin=PIPE, stdout=PIPE, limit=_BUFFER, pipesize=_PIPE
         )
         worker = cls(process)
-        worker._send(orders)
+        worker.send(orders)
         return worker
 
     async def ask(self, request: Value) -> Value:
         """The answer to a request. Raises OSError or EOFError if the process has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._send(request)
+        self.send(request)
         await self._process.stdin.drain()
         length = _LENGTH.unpack(await self._process.stdout.readexactly(_LENGTH.size))[0]
         return marshal.loads(await self._process.stdout.readexactly(length))  # noqa: S302 - our own process wrote it
 
-    def _send(self, value: Value) -> None:
+    def send(self, value: Value) -> None:
         """Write to the process, without waiting until it reads."""
         assert self._process.stdin is not None
         data = marshal.dumps(value)

@@ -223,7 +223,7 @@ async def test_events_come_in_the_order_of_the_log(side: Side, how: Literal["eve
         page = await side.ok("GET", f"/v1/events?vm={vm}&kind=vm&after={before}&limit=1")
         assert page["items"] == found[:1] and page["next_page_token"] is not None
     else:
-        found = await frames(side.http, f"/v1/feed?after={before}", 2)
+        found = await frames(side.http, f"{VMS}/{vm}/feed?after={before}", 2)
         assert [item["prev"] for item in found] == [before, found[0]["position"]]
         assert [item["sse_id"] for item in found] == [str(item["position"]) for item in found]
         assert [item["sse_event"] for item in found] == [item["type"] for item in found]

@@ -1,14 +1,18 @@
 """A role whose essential task ends, by returning or by an error, exits non-zero and names the task in one line."""
 
 import asyncio
+import contextlib
+import gc
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.local.servers import NatsServer
 from runtime.tasks.essential import Essential, TaskEnded, until_stopped
+from runtime.tasks.tasks import end
 from tests.event_keys import put_keys
 
 TASKS = [
@@ -86,3 +90,30 @@ async def test_work_that_returns_before_it_is_stopped_is_an_error() -> None:
         await until_stopped(stop, asyncio.sleep(0))
     stop.set()
     await until_stopped(stop, asyncio.Event().wait())  # type: ignore[arg-type]
+
+
+async def test_errors_of_tasks_are_known_although_the_wait_for_their_end_is_interrupted() -> None:
+    """A role that stops for long is cancelled again and again: asyncio must not log what nobody needs any more."""
+    logged: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: logged.append(context))
+
+    async def fails() -> None:
+        raise OSError("the bus is gone")
+
+    failed, deaf = asyncio.create_task(fails()), asyncio.create_task(ignores_one_cancellation())
+    await asyncio.wait({failed})
+    ending = asyncio.create_task(end([failed, deaf]))
+    await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.wait({ending})
+    del failed, ending
+    gc.collect()
+    await end([deaf])
+    assert logged == []
+
+
+async def ignores_one_cancellation() -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    await asyncio.Event().wait()
