@@ -2,7 +2,7 @@
 
 Real QEMU; the image holds no operating system, since what runs in the guest is not what is measured. The bare domain is
 the platform's own XML with another name, disk and address, so it has no rules of the host's firewall. Platform and
-floor take turns, each turn makes one ratio, and reported is the median.
+floor take turns, each of which begins at rest; each pair of turns makes one ratio, and reported is the median.
 """
 
 import asyncio
@@ -20,6 +20,8 @@ from runtime.local.libvirtd import ensure_libvirt
 from runtime.tasks.tasks import in_thread
 
 ROUNDS = 20
+#: Seconds before each turn: the kernel still removes the guest of the turn before, and its network device.
+SETTLED = 0.3
 URI = "qemu:///system"
 
 
@@ -88,6 +90,7 @@ async def _round(
     """One VM by the platform, then one by bare libvirt from the same XML."""
     path = f"/v1/projects/{PROJECT}/vms"
     size = {"vcpus": 1, "memory_mib": 128, "disk_gib": 1}
+    await asyncio.sleep(SETTLED)
     started = time.perf_counter()
     accepted = await expect(http, "POST", path, {"name": "bench", "image": IMAGE, **size})
     answered = time.perf_counter()
@@ -103,6 +106,7 @@ async def _round(
     times.defined.append(max(0.0, seen[vm] - answered))
     xml = await asyncio.to_thread(lambda: connection.lookupByUUIDString(vm).XMLDesc(0))
     await expect(http, "DELETE", f"{path}/{vm}?wait=60s")
+    await asyncio.sleep(SETTLED)
     times.bare.append(await in_thread(_bare, made, connection, xml))
 
 
