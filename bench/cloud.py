@@ -81,6 +81,12 @@ class Cloud:
         self.processes[name or role] = child
         return child
 
+    def check(self) -> None:
+        """Raises RuntimeError if a process has ended."""
+        for child in self.processes.values():
+            if not child.running:
+                raise child.failure("ended")
+
     async def start_another_gateway(self) -> None:
         """Start a gateway on a port of its own. It gets its share of the connections once it answers."""
         port = free_port()
@@ -201,9 +207,7 @@ async def _healthy(made: Cloud) -> None:
     """Wait until commands are accepted."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        for child in made.processes.values():
-            if not child.running:
-                raise child.failure("ended")
+        made.check()
         try:
             async with made.connection() as http:
                 answer = await http.request("POST", "/v1/tags", {"id": "warm", "name": "warm"})

@@ -48,6 +48,7 @@ async def measure(vms: int, home: Path | None) -> dict[str, float]:
         async with await database.connect(cloud.env["NEBULA_POSTGRES_DSN"], "bench") as conn:
             while await checkpoint(conn) < end:
                 heed_cancellation()
+                cloud.check()
                 await asyncio.sleep(1)
             await conn.execute("ANALYZE")
             async with await connected(cloud) as http:

@@ -6,6 +6,7 @@ two processes write there.
 """
 
 import asyncio
+import fcntl
 import marshal
 import struct
 import sys
@@ -36,7 +37,7 @@ class Worker:
     async def start(cls, module: str, orders: Value) -> Self:
         """Start `python -m module`, and send its orders. Raises OSError."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module), stdin=PIPE, stdout=PIPE, limit=_BUFFER, pipesize=_PIPE
+            *(sys.executable, "-m", module), stdin=PIPE, stdout=PIPE, limit=_BUFFER
         )
         worker = cls(process)
         worker.send(orders)
@@ -66,6 +67,9 @@ class Worker:
 def serve(prepare: Callable[[Value], Callable[[Value], Value]]) -> None:
     """Answer requests until the input ends. `prepare` gets the orders, and returns the function that answers."""
     source, target = sys.stdin.buffer, sys.stdout.buffer
+    for stream in (source, target):
+        with suppress(OSError):  # uvloop passes sockets, which are large enough
+            fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, _PIPE)
     with suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
         answer = prepare(_read(source))
         while True:
