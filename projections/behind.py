@@ -100,7 +100,7 @@ class Ranges:
             await worker.stop()
 
     async def read(self, first: int) -> list[Judged]:
-        """The messages of a range. None if it is not complete: then there is a gap, or a server lags behind."""
+        """The messages of a range. An empty list if it is not complete: there is a gap, or a server lags behind."""
         last = min(first + SIZE - 1, self._goal)
         found = await self._bytes(first, last)
         try:

@@ -43,7 +43,7 @@ async def make(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: 
 
 
 async def index(conn: Connection, models: Iterable[ReadModel[Any, Any]]) -> None:
-    """Create the indexes that still lack, in the copy of this connection. Reads go on meanwhile."""
+    """Create the indexes that are still missing, in the copy of this connection. Reads go on meanwhile."""
     cursor = await conn.execute("SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()")
     found = {row["indexname"] for row in await cursor.fetchall()}
     for name, statement in (each for model in models for each in model.indexes.items()):
