@@ -22,7 +22,7 @@ from eventstore.log.envelope import Context
 from eventstore.log.keyring import Keyring, begin
 from eventstore.log.store import EventStore
 from runtime.bus import streams
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import start_nats
 from runtime.tasks.tasks import heed_cancellation
 

@@ -26,7 +26,7 @@ from eventstore.log.judge import Malformed, judge_after
 from eventstore.log.keyring import Keyring
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.tasks.tasks import heed_cancellation
 
 SMALL, LARGE = 10_000, 100_000

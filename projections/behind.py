@@ -17,7 +17,7 @@ from projections.books import Judged, judged
 from projections.prepared import Item
 from runtime import logs, subjects
 from runtime.bus.bulk import Bytes, get
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.tasks.patience import CannotRun
 from runtime.tasks.tasks import end
 from runtime.tasks.workers import Worker

@@ -9,7 +9,8 @@ import uvloop
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from runtime.bus.bus import Connection, QuickClient, publish_bytes
+from runtime.bus.bus import Connection
+from runtime.bus.quick_client import QuickClient, publish_bytes
 from runtime.local.servers import NatsServer
 from runtime.settings import Common
 from tests.waiting import eventually

@@ -10,8 +10,8 @@ from nats.errors import BadHeaderError, TimeoutError as NatsTimeout
 from nats.js.api import Header
 
 from runtime.bus import headers
-from runtime.bus.bus import FEW, MOST_UNREAD, QuickClient
 from runtime.bus.headers import NAME, Odd, header_block, parsed
+from runtime.bus.quick_client import FEW, MOST_UNREAD, QuickClient
 from tests.waiting import eventually
 
 NAMES = st.text("abcXYZ-_.0189:\r é", min_size=0, max_size=6)

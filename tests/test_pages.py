@@ -7,8 +7,8 @@ from nats.js.api import StreamConfig
 
 from runtime import subjects
 from runtime.bus import reading
-from runtime.bus.bus import QuickClient
 from runtime.bus.inbox import Inbox
+from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import start_nats
 
 ONE_VM = subjects.event("p", "vm", "a")

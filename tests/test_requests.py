@@ -19,8 +19,8 @@ from eventstore.log.store import Conflict, Unavailable
 from eventstore.vault.vault import Erased
 from handlers.refusals import refusal
 from runtime.bus import replies
-from runtime.bus.bus import QuickClient
 from runtime.bus.pace import Pace
+from runtime.bus.quick_client import QuickClient
 from runtime.bus.replies import MOST_DETAIL, InvalidReply, Refusal
 from runtime.bus.requests import NobodyThere, Patience, Refused, Silent, Unanswered, ask, request
 from runtime.bus.responder import Answer, Responder

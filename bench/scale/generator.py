@@ -23,7 +23,7 @@ from eventstore.vault.keystore import KeyStore
 from eventstore.vault.masterkey import Ring
 from runtime import subjects
 from runtime.bus import streams
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import NATS_CONF, start_nats
 from runtime.tasks.tasks import heed_cancellation
 

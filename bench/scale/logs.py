@@ -15,7 +15,7 @@ from nats.aio.client import Client
 from bench.cloud import Cloud, servers
 from bench.homes import home as folder_of
 from bench.scale.generator import KEYS, generate
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import start_nats
 
 VERSION = 1

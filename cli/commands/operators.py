@@ -30,8 +30,9 @@ def on_bus(settings: "Common", work: Callable[["Client"], Awaitable[T]]) -> T:
     from eventstore.integrity.notary import Disagrees
     from eventstore.log.jetstream import Unavailable
     from runtime import logs
-    from runtime.bus.bus import QuickClient, place
+    from runtime.bus.bus import place
     from runtime.bus.login import advice, login, refusal, refuses, tls_of
+    from runtime.bus.quick_client import QuickClient
     from runtime.files.unusable import sentence
     from runtime.tasks.patience import CannotRun, one_line
 

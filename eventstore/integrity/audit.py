@@ -26,7 +26,7 @@ from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore
 from runtime import logs, subjects
 from runtime.bus.api import api
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 
 log = logs.get(__name__)
 

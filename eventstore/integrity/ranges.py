@@ -14,7 +14,7 @@ from eventstore.log.keyring import Keyring
 from eventstore.log.macs import EventKeys, Keys
 from runtime import subjects
 from runtime.bus.bulk import Bytes, get
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.tasks.tasks import end
 
 SIZE = 2048

@@ -29,7 +29,8 @@ from eventstore.log.layout import STORED_AT
 from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore
 from runtime import subjects
-from runtime.bus import bus, streams
+from runtime.bus import streams
+from runtime.bus.quick_client import publish_bytes
 
 ADDED = 1024
 """Maximum number of bytes of the headers that a restore adds to a message."""
@@ -271,7 +272,7 @@ class _Restore:
                     f"{k}: {v}".encode() for k, v in storing.items()
                 )  # at the end: the last header of a name counts
                 block = b"\r\n".join([original, *ours, b"", b""])
-                await bus.publish_bytes(self._nc, recorded.raw.subject, self._inbox, block, recorded.body)
+                await publish_bytes(self._nc, recorded.raw.subject, self._inbox, block, recorded.body)
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"the log does not answer: {error!r}") from error
         self._sent = recorded.position

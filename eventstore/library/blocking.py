@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 
 from eventstore.library.settings import Settings
 from eventstore.log.jetstream import Unavailable
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.tasks.tasks import end
 
 log = logging.getLogger(__name__)  # the application's logging, which may not be structlog

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from nats.errors import ConnectionClosedError, Error as NatsError, StaleConnectionError
 
 from runtime.bus.api import api
-from runtime.bus.bus import QuickClient
 from runtime.bus.headers import FIRST_LINE, parsed
+from runtime.bus.quick_client import QuickClient
 from runtime.tasks.tasks import happens
 
 Bytes = tuple[bytes, bytes]

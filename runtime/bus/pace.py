@@ -47,7 +47,7 @@ class Pace:
 
 
 class Repeating(Protocol):
-    """A connection that can repeat requests (`bus.QuickClient`)."""
+    """A connection that can repeat requests (`QuickClient`)."""
 
     async def request_again(
         self, subject: str, payload: bytes, timeout: float, pace: Pace, headers: dict[str, Any] | None = None

@@ -17,6 +17,7 @@ from runtime import subjects
 from runtime.bus import bus, renewed, replies, requests
 from runtime.bus.accounts import credentials
 from runtime.bus.accounts.authority import Authority
+from runtime.bus.quick_client import QuickClient
 from runtime.bus.replies import Result
 from runtime.bus.requests import Patience
 from runtime.tasks.tasks import end
@@ -53,13 +54,13 @@ class Ends:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.heard: list[str] = []
-        told = bus.QuickClient._process_err
+        told = QuickClient._process_err
 
-        async def process(nc: bus.QuickClient, error: str) -> None:
+        async def process(nc: QuickClient, error: str) -> None:
             self.heard.append(error)
             await told(nc, error)
 
-        monkeypatch.setattr(bus.QuickClient, "_process_err", process)
+        monkeypatch.setattr(QuickClient, "_process_err", process)
 
 
 async def keep_renewing(authority: Authority, *whose: tuple[str, str | None]) -> None:

@@ -8,7 +8,7 @@ from domain.vm import VmChanged, evolve
 from eventstore.log.envelope import Context, Ref
 from eventstore.log.macs import EventKeys
 from eventstore.log.store import Change, EventStore
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from tests.event_keys import STRANGERS
 from tests.gateway.platform import VMS, Platform
 from tests.waiting import eventually

@@ -18,7 +18,7 @@ from eventstore.integrity.checkpoints import signing_key
 from eventstore.integrity.notary import Notary
 from eventstore.vault.vault import Erased, Vault, VaultUnavailable
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.local.child import free_port
 from runtime.local.full_disk import FullDisk, write_error
 from runtime.local.servers import NatsServer, Postgres, start_nats

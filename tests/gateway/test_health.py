@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import Postgres
 from tests.gateway.platform import Platform, platform
 from tests.small_disk import fill, mounted, needs_root

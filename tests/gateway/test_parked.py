@@ -5,7 +5,7 @@ from typing import Any
 from eventstore.log.envelope import Context, Ref, seal
 from eventstore.log.judge import Tip
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from tests.eventstore.log import noted
 from tests.gateway.platform import VMS, Platform, frames
 from tests.integrity.malformed import lay, strays

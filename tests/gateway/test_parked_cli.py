@@ -12,7 +12,7 @@ import pytest
 from cli.client import client
 from cli.main import main
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.tasks.backoff import Backoff
 from tests.gateway.platform import Platform
 from tests.integrity.malformed import Stray, lay

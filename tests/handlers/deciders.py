@@ -24,7 +24,7 @@ from handlers.managers.liveness import Liveness
 from handlers.managers.placement import Placer
 from handlers.world.turns import Turns
 from handlers.world.world import World
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.bus.streams import ensure_all
 from runtime.tasks.tasks import end
 

@@ -27,7 +27,7 @@ from eventstore.log.store import EventStore
 from eventstore.parking.parking import REPORTS
 from handlers.queues.queues import consumer_name
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import NatsServer, start_nats
 from tests.event_keys import put_keys
 from tests.waiting import eventually

@@ -18,7 +18,7 @@ from handlers.managers.driver import Driver
 from handlers.managers.lease import HOLDS, LEAVES, TAKES, Lease, Note, read
 from handlers.world.watch import Changes, Watch
 from runtime import process, subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.bus.streams import ensure_all
 from runtime.local.servers import NatsServer
 from runtime.process import Process, has_ended, this

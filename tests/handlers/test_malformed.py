@@ -15,7 +15,7 @@ from eventstore.parking.parked import MORE
 from eventstore.parking.parking import LOG, REPORTS, NotParked, Parking, Status
 from handlers.queues.queues import consumer_name
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from tests.eventstore.log import AT
 from tests.handlers.platform import WriteSide, write_side
 from tests.integrity.malformed import lay, strays

@@ -24,7 +24,7 @@ from eventstore.log.envelope import Context, Recorded, Ref
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
 from runtime.bus import streams
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import NatsServer, start_nats
 
 START = datetime(2030, 1, 2, 3, 4, 5, 678901, UTC)

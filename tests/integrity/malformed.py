@@ -8,7 +8,7 @@ from domain.project import ProjectCreated
 from domain.tag import TagCreated
 from eventstore.log.envelope import Context, Ref, seal
 from eventstore.log.judge import Tip
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.bus.streams import events_stream
 
 CONTEXT = Context(actor="mallory")

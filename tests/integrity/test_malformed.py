@@ -25,7 +25,7 @@ from gateway.events.audit import EventView
 from handlers.world.world import World
 from projections import books, events
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from tests.integrity.logs import CONTEXT, START, Log, example, running
 from tests.integrity.malformed import lay, strays
 

@@ -22,7 +22,7 @@ from eventstore.log.macs import MAC
 from eventstore.log.store import EventStore
 from runtime import subjects
 from runtime.bus import bulk
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from tests.event_keys import KEYS, STRANGERS
 from tests.integrity.logs import Log, altered, running
 from tests.integrity.test_log import with_holes

@@ -24,7 +24,7 @@ from projections.database import Pool
 from projections.position import Position
 from projections.runner import Runner
 from runtime.bus import streams
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import NatsServer, Postgres, create_database, start_nats
 from tests.event_keys import put_keys
 

@@ -24,7 +24,7 @@ from projections.position import Position
 from projections.prepared import Prepared
 from projections.runner import Runner
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import Postgres
 from runtime.tasks import workers
 from runtime.tasks.tasks import end as asyncio_end

@@ -22,7 +22,7 @@ from projections import aggregates, books, database, events, rebuild, seeds
 from projections.aggregates import Found
 from projections.vms import VMS
 from runtime import subjects
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import Postgres
 from tests.integrity.malformed import lay, strays
 from tests.projections.cloud import Cloud, now, projected

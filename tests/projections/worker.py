@@ -12,7 +12,7 @@ from eventstore.vault.vault import Vault
 from projections import ahead, behind
 from projections.position import Position
 from projections.runner import Runner
-from runtime.bus.bus import QuickClient
+from runtime.bus.quick_client import QuickClient
 
 
 async def main(url: str, dsn: str, key: str, event_keys: str | None = None) -> None:
