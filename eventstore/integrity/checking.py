@@ -1,23 +1,16 @@
 """A process that checks ranges of the log for `verify log`, so that all processors are used.
 
-It gets its keys and then the ranges on standard input, answers on standard output, and ends when the input ends. Each
-message is a pickled value after its length. Only the process that started it can write there.
+`runtime.tasks.workers` answers requests. It gets its keys and the foreign types first, and then the ranges.
 """
 
-import asyncio
-import pickle
-import struct
-import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import IO, Any, NamedTuple, Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
 
 from eventstore.integrity.sound import Checker, Sound
 from eventstore.log.macs import Key, Keys
 from runtime.bus.bulk import Bytes
-
-_LENGTH = struct.Struct(">Q")
+from runtime.tasks import workers
 
 
 class Orders(NamedTuple):
@@ -42,65 +35,41 @@ class Orders(NamedTuple):
         return Checker(Keys(keys, self.signer, self.since), self.foreign)
 
 
+@dataclass(frozen=True)
 class Worker:
     """One process. It checks one range at a time."""
 
-    def __init__(self, process: Process) -> None:
-        self._process = process
+    process: workers.Worker
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self.process.pid
 
     @classmethod
     async def start(cls, orders: Orders) -> Self:
         """Raises OSError."""
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", __name__, stdin=PIPE, stdout=PIPE)
-        worker = cls(process)
-        worker.send(orders)
-        return worker
+        return cls(await workers.Worker.start(__name__, tuple(orders)))
 
     async def check(self, first: int, messages: Sequence[Bytes]) -> Sound | None:
         """As `Checker.check`. Raises OSError or EOFError if the process has ended."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self.send((first, messages))
-        await self._process.stdin.drain()
-        length = _LENGTH.unpack(await self._process.stdout.readexactly(_LENGTH.size))[0]
-        answer = await self._process.stdout.readexactly(length)
-        found: Sound | None = pickle.loads(answer)  # noqa: S301 - our own process wrote it
-        return found
-
-    def send(self, value: object) -> None:
-        """Write to the process, without waiting until it reads."""
-        assert self._process.stdin is not None
-        data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        self._process.stdin.writelines([_LENGTH.pack(len(data)), data])
+        answer = await self.process.ask((first, list(messages)))
+        return Sound(*answer) if answer is not None else None
 
     async def stop(self) -> None:
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+        await self.process.stop()
 
 
-def serve(source: IO[bytes], target: IO[bytes]) -> None:
-    """Answer until the input ends."""
-    orders: Orders = _read(source)
-    checker = orders.checker()
-    with suppress(EOFError, BrokenPipeError):
-        while True:
-            first, messages = _read(source)
-            data = pickle.dumps(checker.check(first, messages), pickle.HIGHEST_PROTOCOL)
-            target.write(_LENGTH.pack(len(data)) + data)
-            target.flush()
+def prepared(orders: Any) -> Callable[[Any], Any]:
+    """The function that checks a range, for these orders."""
+    checker = Orders(*orders).checker()
 
+    def check(request: Any) -> Any:
+        first, messages = request
+        sound = checker.check(first, messages)
+        return (sound.first, sound.digests, sound.aggregates) if sound is not None else None
 
-def _read(source: IO[bytes]) -> Any:
-    head = source.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    return pickle.loads(source.read(_LENGTH.unpack(head)[0]))  # noqa: S301 - only our parent can write here
+    return check
 
 
 if __name__ == "__main__":
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    workers.serve(prepared)
