@@ -8,6 +8,7 @@ from `domain`'s own `evolve`, so a read model always agrees with the rules about
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from psycopg.rows import DictRow
@@ -56,7 +57,8 @@ class Aggregates(Generic[S, V]):
     `columns` are the columns that lists filter by, in addition to the common ones; `filters` are conditions on them, by
     the name of the parameter; `view` renders a state, its version and position. Columns and views must not depend on
     the order of a dict's keys: jsonb does not keep it. `revision` is the version of the read model. `ended` is the word
-    for resources of which `deleted` is true, such as "deleted" or "retired".
+    for resources of which `deleted` is true, such as "deleted" or "retired". `kept`: the part of a state that its row
+    holds, if another read model has the rest (`ReadModel.completes`).
     """
 
     of: Kind[S, Any]
@@ -66,6 +68,7 @@ class Aggregates(Generic[S, V]):
     revision: int = 7
     filters: Mapping[str, str] = field(default_factory=dict)
     ended: str = "deleted"
+    kept: Callable[[S], S] = lambda state: state
 
     @property
     def kind(self) -> str:
@@ -74,6 +77,12 @@ class Aggregates(Generic[S, V]):
     @property
     def table(self) -> str:
         return self.of.plural.replace("-", "_")
+
+    @cached_property
+    def rows(self) -> bulk.Table:
+        """The table as it is written."""
+        common = ("project", "id", "version", "position", "created", "digest", "deleted", "state", "shown")
+        return bulk.Table.of(self.ddl, self.table, ("project", "id"), (*common, *self.columns))
 
     @property
     def belongs(self) -> str:
@@ -141,26 +150,14 @@ class Aggregates(Generic[S, V]):
 
     async def save(self, session: Session, before: Mapping[Ref, Row[S]], rows: Mapping[Ref, Row[S]]) -> None:
         """Write the rows that have changed, and replace older ones."""
-        common = ("project", "id", "version", "position", "created", "digest", "deleted", "state", "shown")
-        names = [*common, *self.columns]
-        changed = {ref: row for ref, row in rows.items() if row.state is not None and row is not before.get(ref)}
-        values = [self._values(ref, row, row.state) for ref, row in changed.items() if row.state is not None]
-        if session.many and len(values) >= bulk.COPIED:
-            old = [(ref.project, ref.id) for ref in changed if ref in before]
-            await bulk.delete(session.conn, self.table, ("project", "id"), old)
-            await bulk.insert(session.conn, self.table, names, values)
-            return
-        statement = f"""
-            INSERT INTO {self.table} ({", ".join(names)}) VALUES ({", ".join(["%s"] * len(names))})
-            ON CONFLICT (project, id) DO UPDATE SET
-            {", ".join(f"{name} = EXCLUDED.{name}" for name in names if name not in ("project", "id"))}
-        """  # noqa: S608  (names of tables and columns are constants)
-        if values:
-            async with session.conn.cursor() as cursor:
-                await cursor.executemany(statement.encode(), values)
+        new, old = list[bulk.Values](), list[bulk.Values]()
+        for ref, row in rows.items():
+            if row.state is not None and row is not before.get(ref):
+                (old if ref in before else new).append(self._values(ref, row, row.state))
+        await bulk.write(session.conn, self.rows, new, old, many=session.many)
 
     def _json(self, state: S) -> str:
-        return clean_json(self.of.stored.dump_json(state, exclude={FIELD}).decode())
+        return clean_json(self.of.stored.dump_json(self.kept(state), exclude={FIELD}).decode())
 
     def _values(self, ref: Ref, row: Row[S], state: S) -> list[Any]:
         text = self._json(state)

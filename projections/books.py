@@ -25,6 +25,7 @@ from projections.model import NO_ROW, Batch, ReadModel, Row, Session, Step
 from projections.nodes import NODES
 from projections.operation_rows import OPERATIONS
 from projections.projects import PROJECTS
+from projections.reservations import RESERVATIONS
 from projections.seeds import SEEDS
 from projections.tags import TAGS
 from projections.tips import TIPS
@@ -41,6 +42,7 @@ T = TypeVar("T")
 Models = Sequence[ReadModel[Any, Any]]
 MODELS: tuple[ReadModel[Any, Any], ...] = (
     *(table.read_model for table in TABLES.values()),
+    RESERVATIONS,
     OPERATIONS,
     EVENTS,
     SEEDS,
@@ -146,7 +148,11 @@ async def read(
     kinds = {ref.kind for ref in rows}
     loads = [(one.name, one.load) for one in models if one.load and any(one.follows(kind) for kind in kinds)]
     loaded = await together([load(conn, touched) for _, load in loads])
-    return Books(models, rows, dict(zip((name for name, _ in loads), loaded, strict=True)))
+    held = dict(zip((name for name, _ in loads), loaded, strict=True))
+    for model in models:
+        if model.completes is not None and (found := held.get(model.name)):
+            model.completes(found, rows)
+    return Books(models, rows, held)
 
 
 async def _histories(conn: Connection, models: Models, needed: Collection[Ref]) -> dict[Ref, Row[Any]]:

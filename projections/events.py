@@ -46,7 +46,7 @@ NAMES = (
     *("position", "time", "stored_at", "project", "kind", "id", "type", "actor", "operation", "request"),
     *("subject", "headers", "body", "owner"),
 )
-_INSERT = f"INSERT INTO events ({', '.join(NAMES)}) VALUES ({', '.join(['%s'] * len(NAMES))})"  # noqa: S608
+TABLE = bulk.Table.of(DDL, "events", ("position",))
 
 #: The SQL condition of each filter, by the name of the parameter.
 FILTERS: Mapping[str, str] = {
@@ -142,8 +142,7 @@ def encoded(rows: Mapping[int, Added]) -> bytes:
 
 async def save(session: Session, _: Mapping[int, Added], rows: Mapping[int, Added]) -> None:
     """Add these rows."""
-    async with session.conn.cursor() as cursor:
-        await cursor.executemany(_INSERT.encode(), [values(added) for added in rows.values()])
+    await bulk.add(session.conn, TABLE, [values(added) for added in rows.values()])
 
 
 EVENTS = ReadModel(

@@ -118,6 +118,8 @@ class ReadModel(Generic[K, V]):
     #: writes the rows that changed, given the rows before and after the batch
     save: Callable[[Session, Mapping[K, V], Mapping[K, V]], Awaitable[None]]
     load: Callable[[Connection, Batch], Awaitable[dict[K, V]]] | None = None
+    #: adds what `load` has read to the states of the aggregates, whose rows do not have it. So it is read with them
+    completes: Callable[[Mapping[K, V], dict[Ref, Row[Any]]], None] | None = None
     #: if it only adds rows and never reads them: how a large batch does. `save` writes the rows of a small one
     added: Addition[K, V] | None = None
     #: the names of the indexes that a replay needs: they are created with the tables
@@ -133,6 +135,11 @@ class ReadModel(Generic[K, V]):
     positioned: bool = False
     #: whether a row may differ from the replay without being wrong
     excuse: Callable[[Session, str, Difference], Awaitable[bool]] | None = None
+
+    @property
+    def of_aggregates(self) -> bool:
+        """Whether the states of aggregates come from its tables. The other read models are folded from these states."""
+        return self.histories is not None or self.completes is not None
 
     @property
     def creations(self) -> list[str]:

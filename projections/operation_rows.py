@@ -37,7 +37,7 @@ CREATE INDEX ON operations (owner, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
 """
-NAMES = ("id", "created", "project", "kind", "resource", "status", "state", "owner")
+TABLE = bulk.Table.of(DDL, "operations", ("id",))
 #: Writes and reads an operation as JSON.
 STORED = TypeAdapter(Operation)
 
@@ -98,27 +98,12 @@ def owner(step: Step[Any]) -> str:
 
 async def save(session: Session, before: Mapping[str, Kept], after: Mapping[str, Kept]) -> None:
     """Write the operations that have changed."""
-    changed = changes(before, after)
-    values = [
-        [
-            *(op.id, op.first, op.project, op.kind, op.resource, op.status.value),
-            *(clean_json(STORED.dump_json(op).decode()), owner),
-        ]
-        for op, owner in changed.values()
-    ]
-    if not values:
-        return
-    if session.many and len(values) >= bulk.COPIED:
-        await bulk.delete(session.conn, "operations", ("id",), [(id_,) for id_ in before if id_ in changed])
-        await bulk.insert(session.conn, "operations", NAMES, values)
-        return
-    async with session.conn.cursor() as cursor:
-        await cursor.executemany(
-            """INSERT INTO operations (id, created, project, kind, resource, status, state, owner)
-               VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
-               ON CONFLICT (id) DO UPDATE SET status = EXCLUDED.status, state = EXCLUDED.state""",
-            values,
-        )
+    new, old = list[bulk.Values](), list[bulk.Values]()
+    for id_, (op, owner) in changes(before, after).items():
+        fixed = (op.id, op.first, op.project, op.kind, op.resource)
+        values = (*fixed, op.status.value, clean_json(STORED.dump_json(op).decode()), owner)
+        (old if id_ in before else new).append(values)
+    await bulk.write(session.conn, TABLE, new, old, many=session.many)
 
 
 OPERATIONS = ReadModel(name="operations", version=9, ddl=DDL, tables=("operations",), load=load, fold=fold, save=save)

@@ -49,13 +49,12 @@ CREATE TABLE seed_secrets (
     project     text NOT NULL,
     vm          text NOT NULL,
     boots       bigint NOT NULL,
-    PRIMARY KEY (secret_hash, project, vm),
-    FOREIGN KEY (project, vm) REFERENCES seeds ON DELETE CASCADE
+    PRIMARY KEY (secret_hash, project, vm)
 );
 CREATE INDEX ON seed_secrets (project, vm);
 """
-SEED_COLUMNS = ("project", "vm", "name", "instance_id", "ssh_keys", "user_data", "boots", "booted", "disk")
-SECRET_COLUMNS = ("secret_hash", "project", "vm", "boots")
+SEED_ROWS = bulk.Table.of(DDL, "seeds", ("project", "vm"))
+SECRET_ROWS = bulk.Table.of(DDL, "seed_secrets", ("secret_hash", "project", "vm"))
 
 #: Seconds after the guest's message that it is ready in which it still gets its user-data.
 AFTER_READY = 60.0
@@ -182,24 +181,20 @@ async def save(session: Session, before: Mapping[Ref, Seed | None], after: Mappi
         return
     kept = [seed for seed in seeds.values() if seed is not None]
     secret_hashes = await asyncio.gather(*(hashes(session.secrets, seed) for seed in kept))
-    old = [(ref.project, ref.id) for ref in seeds if before.get(ref) is not None]
-    await bulk.delete(session.conn, "seeds", ("project", "vm"), old)
-    if not kept:
-        return
-    rows = [_values(seed) for seed in kept]
+    new, old = list[bulk.Values](), list[bulk.Values]()
+    for ref, seed in seeds.items():
+        if seed is not None:
+            (old if before.get(ref) is not None else new).append(_values(seed))
     secrets = [
         (each, seed.project, seed.vm, boot)
         for seed, found in zip(kept, secret_hashes, strict=True)
         for boot, each in zip(seed.valid_boots, found, strict=False)
     ]
-    if session.many and len(rows) >= bulk.COPIED:
-        await bulk.insert(session.conn, "seeds", SEED_COLUMNS, rows)
-        await bulk.insert(session.conn, "seed_secrets", SECRET_COLUMNS, secrets)
-        return
-    async with session.conn.cursor() as cursor:
-        for table, names, values in (("seeds", SEED_COLUMNS, rows), ("seed_secrets", SECRET_COLUMNS, secrets)):
-            statement = f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join(['%s'] * len(names))})"  # noqa: S608
-            await cursor.executemany(statement.encode(), values)
+    known = [(ref.project, ref.id) for ref in seeds if before.get(ref) is not None]
+    await bulk.delete(session.conn, SECRET_ROWS, known, ("project", "vm"))
+    await bulk.delete(session.conn, SEED_ROWS, [(ref.project, ref.id) for ref, seed in seeds.items() if seed is None])
+    await bulk.write(session.conn, SEED_ROWS, new, old, many=session.many)
+    await bulk.write(session.conn, SECRET_ROWS, secrets, (), many=session.many)
 
 
 async def hashes(secrets: Secrets, seed: Seed) -> list[bytes]:
@@ -235,7 +230,7 @@ async def key_is_destroyed(session: Session, table: str, difference: Difference)
 
 SEEDS = ReadModel(
     name="seeds",
-    version=7,
+    version=8,
     ddl=DDL,
     tables=("seeds", "seed_secrets"),
     early=("seed_secrets_project_vm_idx",),

@@ -23,7 +23,7 @@ CREATE TABLE tips (
     PRIMARY KEY (project, kind, id)
 );
 """
-KEY = ("project", "kind", "id")
+TABLE = bulk.Table.of(DDL, "tips", ("project", "kind", "id"))
 
 
 async def tips_of(conn: Connection, refs: Collection[Ref]) -> dict[Ref, Row[Any]]:
@@ -56,27 +56,12 @@ def fold(rows: dict[Ref, Row[Any] | None], step: Step[Any]) -> None:
 async def save(session: Session, before: Mapping[Ref, Row[Any] | None], after: Mapping[Ref, Row[Any] | None]) -> None:
     """Write the tips that have changed; delete those of aggregates that have a row now."""
     changed = changes(before, after)
-    moved = {ref: row for ref, row in changed.items() if row is not None}
-    removed = [ref for ref, row in changed.items() if row is None]
-    if session.many and len(moved) >= bulk.COPIED:
-        await bulk.delete(session.conn, "tips", KEY, [ref for ref in moved if ref in before])
-        await bulk.insert(
-            session.conn,
-            "tips",
-            (*KEY, "version", "position", "created", "digest"),
-            [(*ref, row.version, row.position, row.created, row.digest) for ref, row in moved.items()],
-        )
-    elif moved:
-        async with session.conn.cursor() as cursor:
-            await cursor.executemany(
-                """INSERT INTO tips (project, kind, id, version, position, created, digest)
-                   VALUES (%s, %s, %s, %s, %s, %s, %s)
-                   ON CONFLICT (project, kind, id) DO UPDATE SET
-                   version = EXCLUDED.version, position = EXCLUDED.position, digest = EXCLUDED.digest""",
-                [(*ref, row.version, row.position, row.created, row.digest) for ref, row in moved.items()],
-            )
-    if removed:
-        await bulk.delete(session.conn, "tips", KEY, removed)
+    new, old = list[bulk.Values](), list[bulk.Values]()
+    for ref, row in changed.items():
+        if row is not None:
+            (old if ref in before else new).append((*ref, row.version, row.position, row.created, row.digest))
+    await bulk.write(session.conn, TABLE, new, old, many=session.many)
+    await bulk.delete(session.conn, TABLE, [ref for ref, row in changed.items() if row is None])
 
 
 TIPS = ReadModel(

@@ -112,7 +112,7 @@ async def replace(conn: Connection, dsn: str, models: Models, replays: Replays, 
 async def unchanged(conn: Connection, models: Models) -> Models:
     """The read models whose live tables can be kept."""
     known = await copies.stored_versions(conn, SCHEMA) or {}
-    return [model for model in models if known.get(model.name) == model.version and model.histories is None]
+    return [model for model in models if known.get(model.name) == model.version and not model.of_aggregates]
 
 
 async def build(

@@ -157,35 +157,16 @@ def fold(spans_of: dict[Ref, Spans], step: Step[Vm]) -> None:
 
 
 async def save(session: Session, before: Mapping[Ref, Spans], after: Mapping[Ref, Spans]) -> None:
-    """Write the spans that have begun or ended, in one statement."""
-    changed = changes(before, after)
-    rows = [_values(ref, span) for ref, spans in changed.items() for span in spans]
-    if session.many and len(rows) >= bulk.COPIED:
-        ended = [ref for ref in changed if before.get(ref)]
-        await session.conn.execute(
-            """DELETE FROM usage USING unnest(%s::text[], %s::text[]) AS ended (project, vm)
-               WHERE usage.project = ended.project AND usage.vm = ended.vm AND usage.until IS NULL""",
-            [[ref.project for ref in ended], [ref.id for ref in ended]],
-        )
-        await bulk.insert(session.conn, "usage", tuple(_COLUMNS), rows)
-    elif rows:
-        await session.conn.execute(_UPSERT, [list(column) for column in zip(*rows, strict=True)])
+    """Write the spans that have begun or ended."""
+    new, old = list[bulk.Values](), list[bulk.Values]()
+    for ref, spans in changes(before, after).items():
+        known = {span.since for span in before.get(ref, ())}
+        for span in spans:
+            (old if span.since in known else new).append(_values(ref, span))
+    await bulk.write(session.conn, TABLE, new, old, many=session.many)
 
 
-_COLUMNS = {
-    "project": "text",
-    "vm": "text",
-    "since": "bigint",
-    "since_time": "timestamptz",
-    "until": "bigint",
-    "until_time": "timestamptz",
-    **dict.fromkeys(SHARE, "bigint"),
-}
-_UPSERT = f"""
-    INSERT INTO usage ({", ".join(_COLUMNS)})
-    SELECT * FROM unnest({", ".join(f"%s::{of}[]" for of in _COLUMNS.values())})
-    ON CONFLICT (project, vm, since) DO UPDATE SET until = EXCLUDED.until, until_time = EXCLUDED.until_time
-""".encode()  # noqa: S608
+TABLE = bulk.Table.of(DDL, "usage", ("project", "vm", "since"))
 
 
 def _values(ref: Ref, span: Span) -> tuple[object, ...]:

@@ -7,7 +7,7 @@ from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from domain import node
-from domain.base import Category, Event, Rejected, Resources
+from domain.base import Category, Event, Rejected, Resources, replace
 from domain.contract import Daemon, NodeInfo
 from domain.node import (
     CapacityReleased,
@@ -284,6 +284,19 @@ class NodeMachine(RuleBasedStateMachine):
         if self.state is not None:
             again = NODE.stored.validate_json(NODE.stored.dump_json(self.state))
             assert again == self.state and again.reserved() == self.state.reserved()
+
+    @invariant()
+    def a_state_that_names_only_the_vm_of_an_event_has_the_same_sum(self) -> None:
+        if self.state is None:
+            return
+        kept = replace(self.state, reservations=self.state.reservations.unnamed())
+        row = NODE.stored.validate_json(NODE.stored.dump_json(kept))
+        assert row.reserved() == self.state.reserved() and row.reservations.vms == len(self.books)
+        for vm in map(uid, range(3)):
+            named = row.reservations.name(vm, self.books[vm]) if vm in self.books else row.reservations
+            whole = self.state.reservations
+            for one, other in ((named.discard(vm), whole.discard(vm)), (named.insert(vm, ONE), whole.insert(vm, ONE))):
+                assert one.unnamed() == other.unnamed()
 
     @invariant()
     def the_history_tells_the_same(self) -> None:

@@ -93,7 +93,7 @@ async def test_the_gateway_reads_what_it_serves_and_no_other_table(
             except errors.InsufficientPrivilege:
                 found[row["tablename"]] = False
     assert {table for table, may in found.items() if may} == SERVED
-    assert found.keys() - SERVED == {"seeds", "seed_secrets", "tips", "schema_version"}
+    assert found.keys() - SERVED == {"seeds", "seed_secrets", "tips", "reservations", "schema_version"}
 
 
 @pytest.mark.parametrize(
