@@ -1,7 +1,7 @@
 """Copies of the read models. Each copy is a Postgres schema with the tables of all read models and a checkpoint."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, LiteralString
 
 from psycopg import sql
 
@@ -10,6 +10,8 @@ from projections.model import ReadModel, versions
 
 #: The Postgres role that may read the served tables, if it exists (postgres.sql).
 READER = "nebula_gateway"
+
+_NO_VACUUM = "autovacuum_enabled = false, toast.autovacuum_enabled = false"
 
 DDL = """
 CREATE TABLE schema_version (model text PRIMARY KEY, version int NOT NULL);
@@ -24,7 +26,8 @@ INSERT INTO checkpoint (position) VALUES (0);
 
 async def make(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: str, *, indexed: bool = True) -> None:
     """Create empty read models in `schema`; an existing schema is dropped first. `indexed`: False for a copy that is
-    filled by a long replay: `index` comes after it, which takes much less time.
+    filled by a long replay. `index` comes after it, which takes much less time. Meanwhile Postgres does not vacuum or
+    analyze the tables: it would begin again and again while they grow, and take a fifth of the replay's time.
     """
     made = list(models)
     async with conn.transaction():
@@ -36,6 +39,8 @@ async def make(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: 
             await conn.execute(statement.encode())
         if indexed:
             await index(conn, made)
+        else:
+            await _all(conn, f"ALTER TABLE {{table}} SET ({_NO_VACUUM})", (name for one in made for name in one.tables))
         async with conn.cursor() as cursor:
             statement = "INSERT INTO schema_version (model, version) VALUES (%s, %s)"
             await cursor.executemany(statement, [(name, version) for name, version in versions(made).items()])
@@ -43,12 +48,28 @@ async def make(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: 
 
 
 async def index(conn: Connection, models: Iterable[ReadModel[Any, Any]]) -> None:
-    """Create the indexes that are still missing, in the copy of this connection. Reads go on meanwhile."""
+    """Finish the tables after a long replay, in the copy of this connection: create the indexes that are missing, and
+    let Postgres vacuum them. Reads go on meanwhile. It may be interrupted anywhere, and repeated.
+    """
     cursor = await conn.execute("SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()")
     found = {row["indexname"] for row in await cursor.fetchall()}
     for name, statement in (each for model in models for each in model.indexes.items()):
         if name not in found:
             await conn.execute(statement.encode())
+    cursor = await conn.execute(
+        """SELECT relname AS name FROM pg_class
+           WHERE relnamespace = current_schema()::regnamespace AND 'autovacuum_enabled=false' = ANY (reloptions)
+           ORDER BY relname"""
+    )
+    unkept = [row["name"] for row in await cursor.fetchall()]
+    await _all(conn, "ANALYZE {table}", unkept)
+    await _all(conn, "ALTER TABLE {table} RESET (autovacuum_enabled, toast.autovacuum_enabled)", unkept)
+
+
+async def _all(conn: Connection, statement: LiteralString, tables: Iterable[str]) -> None:
+    """Execute a statement for each of these tables."""
+    for table in tables:
+        await conn.execute(sql.SQL(statement).format(table=sql.Identifier(table)))
 
 
 async def grant(conn: Connection, models: Iterable[ReadModel[Any, Any]], schema: str) -> None:

@@ -134,9 +134,6 @@ async def build(
             await catch_up(conn, new, replay)
             await copies.index(new, made)
             await compared(dsn, new, made, replay)
-        for table in (table for model in made for table in model.tables):
-            await new.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table)))
-        if end is None:
             await catch_up(conn, new, replay)
     await take_over(conn)
     position = await (end() if end is not None else live_position(conn, kept))

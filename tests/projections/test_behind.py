@@ -115,10 +115,19 @@ def url_of(nc: Client) -> str:
     return nc.connected_url.geturl()
 
 
+async def unvacuumed(conn: database.Connection) -> set[str]:
+    """The tables of the live copy that Postgres does not vacuum."""
+    cursor = await conn.execute(
+        """SELECT relname FROM pg_class WHERE relnamespace = 'nebula'::regnamespace
+           AND 'autovacuum_enabled=false' = ANY (reloptions)"""
+    )
+    return {row["relname"] for row in await cursor.fetchall()}
+
+
 async def test_killed_at_any_moment_of_a_replay_it_goes_on_exactly(
     tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also between the last event and the indexes, which are created in the end."""
+    """Also between the last event and the indexes, which are created in the end. Then Postgres vacuums the tables."""
     dsn = await fresh_database(postgres)
 
     async def reached(least: int) -> bool:
@@ -136,6 +145,9 @@ async def test_killed_at_any_moment_of_a_replay_it_goes_on_exactly(
             await eventually(partial(reached, int(share * end)), "the checkpoint moves")
             os.kill(process.pid, signal.SIGKILL)
             await process.wait()
+            if share < 1:
+                async with await database.connect(dsn, "test") as conn:
+                    assert "events" in await unvacuumed(conn)
         keys, vault, position = Keyring(folder / "event.keys"), Vault.of(nc, folder / "master.key"), Position()
         running_on = asyncio.create_task(Runner(nc, dsn, vault, position, event_keys=keys).run())
         assert await position.reach(end, 60)
@@ -146,7 +158,11 @@ async def test_killed_at_any_moment_of_a_replay_it_goes_on_exactly(
                 cursor = await conn.execute("SELECT indexname FROM pg_indexes WHERE schemaname = 'nebula'")
                 return expected <= {row["indexname"] for row in await cursor.fetchall()}
 
+            async def vacuumed() -> bool:
+                return not await unvacuumed(conn)
+
             await eventually(indexed, "all indexes are there")
+            await eventually(vacuumed, "Postgres vacuums all tables")
         await asyncio_end([running_on])
         monkeypatch.setattr(behind, "WORTH_IT", 10**6)  # the proof reads the log in the usual way
         report = await rebuild.verify(nc, dsn, vault, keys)
