@@ -35,6 +35,11 @@ def never_forced(*_: object) -> bool:
     return False
 
 
+def nothing_more(_: Vm) -> Mapping[str, object]:
+    """The default of `example`: a command of the verb needs no further fields."""
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class VmVerb(Verb[C], Generic[C, E]):
     """A verb of a VM. `decide`: the events of an accepted command; its third argument is the operation it overtakes.
@@ -46,6 +51,7 @@ class VmVerb(Verb[C], Generic[C, E]):
       operation is pending. `only_by_force`: it overtakes only if it is forced, and only if the VM has a node.
     - `always_accepted`: in each phase, whatever is pending or desired. `while_deleting`: also during its deletion.
     - `special_case`: returns the events of a special case, before all these checks; None if it is not that case.
+    - `example`: the fields that a command has to have, with values that nothing speaks against (`offers.py`).
 
     While its operation is pending:
 
@@ -66,6 +72,7 @@ class VmVerb(Verb[C], Generic[C, E]):
     always_accepted: bool = False
     while_deleting: bool = False
     special_case: Callable[[Vm, C], Sequence[VmEvent] | None] | None = None
+    example: Callable[[Vm], Mapping[str, object]] = nothing_more
     starts: bool = False
     boots: bool = False
     reboots: bool = False

@@ -84,6 +84,7 @@ FORGET = VmVerb(
     fulfilled_by=(VmDeleted,),
     row=ROW,
     overtakes=(),
+    example=lambda _: {"reason": "its node is permanently lost"},
     while_deleting=True,
     decide=forget,
     evolve=evolve,

@@ -69,6 +69,7 @@ REBUILD = VmVerb(
     accepted_by=(VmRebuildRequested,),
     fulfilled_by=(VmStarted,),
     row=ROW,
+    example=lambda vm: {"image": vm.image},
     decide=rebuild,
     evolve=evolve,
     starts=True,

@@ -60,6 +60,7 @@ RESIZE = VmVerb(
     accepted_by=(VmResized,),
     fulfilled_by=ON_ACCEPTANCE,
     row=ROW,
+    example=lambda vm: {"disk_gib": vm.spec.disk_gib},
     decide=resize,
     evolve=evolve,
 )
