@@ -44,8 +44,8 @@ class Disagrees(Exception):
 class Checkpoints:
     """The stream of checkpoints."""
 
-    def __init__(self, nc: Client, stream: str = subjects.CHECKPOINTS) -> None:
-        self._stream = Stream(nc, stream)
+    def __init__(self, nc: Client, stream: str = subjects.CHECKPOINTS, *, timeout: float = 5.0) -> None:
+        self._stream = Stream(nc, stream, timeout=timeout)
         self._documents = Documents(nc, stream)
 
     async def count(self) -> int:

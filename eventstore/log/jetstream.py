@@ -274,6 +274,14 @@ class Stream:
         """The first event of the subject after position `after`, read from the stream's leader."""
         return await self._from_leader({"seq": after + 1, "next_by_subj": subject})
 
+    async def last_before(self, subject: str, position: int) -> Recorded | None:
+        """The newest event of the subject before a position. A replica may answer that lags."""
+        if position <= 1:
+            return None
+        ask = {"multi_last": [subject], "up_to_seq": position - 1, "batch": 1}
+        found, _ = await self._until_answered(lambda wait: direct_get(self._nc, self.name, ask, wait, self._event_keys))
+        return found[0] if found else None
+
     async def _from_leader(self, ask: dict[str, Any]) -> Recorded | None:
         reply = json.loads((await self._ask(f"STREAM.MSG.GET.{self.name}", json.dumps(ask).encode())).data)
         problem = reply.get("error")
