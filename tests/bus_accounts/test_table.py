@@ -160,7 +160,7 @@ def test_projections_read_no_more_than_they_apply() -> None:
     read = {stream_of(row) for row in ROWS if row.subject.startswith(API) and PROJECTIONS in row.publish}
     assert read == {subjects.EVENTS, subjects.PARKED, subjects.VAULT}
     read = {stream_of(row) for row in ROWS if row.subject.startswith(API) and GATEWAY in row.publish}
-    assert read == {subjects.EVENTS, subjects.PARKED, subjects.REFUSALS, subjects.TOKEN_USES}
+    assert read == {subjects.EVENTS, subjects.PARKED, subjects.REFUSALS, subjects.TOKEN_USES, subjects.CHECKPOINTS}
     assert not [row for row in ROWS if row.subject.startswith("$") and GUEST_DATA in row.publish]
 
 

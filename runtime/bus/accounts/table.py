@@ -209,7 +209,8 @@ def api() -> Iterator[Row]:
         return Row(f"{API}.{call}", Account.CONTROL, tuple(who), (), answers, why)
 
     from_leader = {EVENTS: READERS, PARKED: READERS, subjects.VAULT: [PROJECTIONS]}
-    readers = {**from_leader, subjects.REFUSALS: [GATEWAY], subjects.TOKEN_USES: [GATEWAY]}
+    of_the_gateway = (subjects.REFUSALS, subjects.TOKEN_USES, subjects.CHECKPOINTS)
+    readers = {**from_leader, **{stream: [GATEWAY] for stream in of_the_gateway}}
     for stream in STREAMS:
         who = [HANDLERS, *readers.get(stream, [])]
         yield row(f"STREAM.INFO.{stream}", who, "its end, and its settings")
