@@ -169,23 +169,44 @@ def recorded(found: Mapping[str, Any]) -> Recorded:
 
 
 async def page(
-    pool: Pool, filters: Mapping[str, object], after: int, limit: int, *, mine: Mine
+    pool: Pool,
+    filters: Mapping[str, object],
+    after: int,
+    limit: int,
+    *,
+    mine: Mine,
+    before: int | None = None,
+    newest: bool = False,
 ) -> tuple[list[Recorded], int | None, int]:
-    """Events after position `after`, in the order of the log: the events, the key of the next page, the log position.
+    """Events after position `after` (and, if given, before `before`), in the order of the log, or the newest first.
 
-    Every filter that is not None must match. The names of filters are those of FILTERS. Raises ReadModelsUnavailable.
+    Returns the events, the key of the next page, and the log position. Every filter that is not None must match. The
+    names of filters are those of FILTERS. Raises ReadModelsUnavailable.
     """
     given = {name: value for name, value in filters.items() if value is not None}
     conditions = ["position > %(after)s", *(FILTERS[name] for name in given)]
+    if before is not None:
+        conditions.append("position < %(before)s")
     if mine is not None:
         conditions.append("owner = ANY(%(mine)s)")
-    where = " AND ".join(conditions)
+    where, order = " AND ".join(conditions), "position DESC" if newest else "position"
     found = await fetch(
         pool,
         f"""SELECT position, subject, headers, body, stored_at FROM events
-            WHERE {where} ORDER BY position LIMIT %(limit)s""",  # noqa: S608
-        {"after": after, "limit": limit + 1, "mine": mine, **given},
-        order="position",
+            WHERE {where} ORDER BY {order} LIMIT %(limit)s""",  # noqa: S608
+        {"after": after, "before": before, "limit": limit + 1, "mine": mine, **given},
+        order=order,
     )
     rows, following = cut(found.rows, limit, "position")
     return [recorded(each) for each in rows], following, found.position
+
+
+async def has(pool: Pool, position: int, *, mine: Mine) -> tuple[bool, int]:
+    """Whether there is a message at a position, of one of the projects `mine`; and the log position.
+
+    Raises ReadModelsUnavailable.
+    """
+    condition = "true" if mine is None else "owner = ANY(%(mine)s)"
+    query = f"SELECT position FROM events WHERE position = %(at)s AND {condition}"  # noqa: S608
+    found = await fetch(pool, query, {"at": position, "mine": mine})
+    return found.row is not None, found.position
