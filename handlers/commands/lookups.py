@@ -103,6 +103,13 @@ async def check_named(command: type[Command], args: Args, project_id: str, facts
 
 async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
     """Check project, image, tags, flavor and size, and seal the user-data before anything is stored."""
+    args = checked_create(args, project_id, facts)
+    secret = await sealed(args, facts.vault)
+    return {**args, **secret}
+
+
+def checked_create(args: Args, project_id: str, facts: Facts) -> Args:
+    """The arguments of a create with its size, if all that they name may be used. Raises Rejected."""
     given = args.get("spec")
     spec = given if isinstance(given, dict) else {}
     args["project"] = project_id
@@ -115,8 +122,7 @@ async def create_vm(args: Args, project_id: str, facts: Facts) -> Args:
         region = args.get("region")
         where = region if isinstance(region, str) else None
         check_attainable(checked_spec.resources(), where, facts.world.each_node(), facts.policy)
-    secret = await sealed(args, facts.vault)
-    return {**args, **secret}
+    return args
 
 
 def size_of_flavor(flavor_id: str, given: Args, facts: Facts) -> Args:
@@ -151,13 +157,18 @@ async def rebuild_vm(args: Args, project_id: str, facts: Facts) -> Args:
 
 async def sealed(args: Args, vault: Vault) -> Args:
     """The sealed user-data, and the notices about it."""
+    data, notices = await judged_user_data(args)
+    return {"user_data": None if data is None else await vault.seal(str(args["vm"]), data), "notices": notices}
+
+
+async def judged_user_data(args: Args) -> tuple[bytes | None, tuple[vm.Notice, ...]]:
+    """Remove the user-data from the arguments: its bytes (None if there is none), and the notices about it."""
     given = user_data_of(args)
     if given is None:
-        return {"user_data": None, "notices": ()}
+        return None, ()
     data = user_data.cleaned(given)
     check = user_data.notices
-    notices = check(data) if len(data) < CHECKED_HERE else await asyncio.to_thread(check, data)
-    return {"user_data": await vault.seal(str(args["vm"]), data), "notices": notices}
+    return data, check(data) if len(data) < CHECKED_HERE else await asyncio.to_thread(check, data)
 
 
 def user_data_of(args: Args) -> bytes | None:

@@ -30,12 +30,13 @@ from eventstore.log.store import Change, Conflict, EventStore, Loaded, Tip, TooL
 from eventstore.parking.parking import Parking
 from eventstore.vault.vault import Erased
 from handlers.apply import Applied, apply, caught_up, newest, now
-from handlers.commands import parked
+from handlers.commands import parked, preview
 from handlers.commands.fences import Basis, Fences
 from handlers.commands.fingerprints import Fingerprint, Fingerprints
 from handlers.commands.lookups import Args, Facts, RelatedChanges, basis
 from handlers.commands.parked import ParkedCommands
 from handlers.commands.permissions import Permissions
+from handlers.commands.preview import Previews
 from handlers.commands.routes import ROUTES, Route
 from handlers.health import KIND, VERB, Health
 from handlers.keys import refuse_reuse
@@ -84,6 +85,7 @@ class CommandLoop:
         self._fences = Fences(store, facts.world)
         self._fingerprints = Fingerprints(facts.vault)
         self._permissions = Permissions(store, facts.world)
+        self._previews = Previews(store, facts, self._permissions)
         self._parked = ParkedCommands(parking, self._permissions)
         self._responder = Responder(nc, refusal)
         self.health = Health(nc)
@@ -135,6 +137,8 @@ class CommandLoop:
                 return Answer(replies.accepted(await self.health.check()))
             if (project, kind) == (subjects.SYSTEM, parked.KIND):
                 return Answer(replies.accepted(await self._parked.handle(verb, request)))
+            if (kind, verb) == (preview.KIND, preview.VERB):
+                return Answer(replies.accepted(await self._previews.of(project, request)))
             try:
                 reply = await self._handle(project, kind, verb, request)
             except (TooLarge, TooMany) as error:
