@@ -95,6 +95,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         headers=SecurityHeaders(by_tls),
         event_keys=event_keys,
         authority=settings.tls_ca.read_bytes() if settings.tls_ca is not None else None,
+        checkpoint_keys=settings.home / "checkpoint.pub",
         issuer=issuer,
     )
     await gateway.heartbeats.listen(nc)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from starlette.requests import Request
 
-from domain.access import OPERATION_READ, PARKED_READ, Access, Permission
+from domain.access import EVENT_READ, OPERATION_READ, PARKED_READ, Access, Permission
 from domain.kind import SYSTEM, nobody
 from domain.kinds import KINDS
 from eventstore.log.envelope import Ref
@@ -29,6 +29,7 @@ from runtime import subjects
 READABLE: Mapping[str, Permission] = {
     **{kind.name: kind.readable_by for kind in KINDS.values()},
     subjects.OPERATION: OPERATION_READ,
+    "event": EVENT_READ,
     "source": PARKED_READ,
 }
 

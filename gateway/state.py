@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nats.aio.client import Client
@@ -32,6 +33,7 @@ from gateway.monitoring.roles import Roles
 from gateway.monitoring.unreadable import Unreadable
 from gateway.writes import Writes
 from projections.database import Mine, Pool, answers
+from projections.marks import Kept
 from projections.position import Position
 from runtime.bus.pace import Pace
 from runtime.process import Process, this
@@ -83,6 +85,8 @@ class Gateway:
     event_keys: Keyring
     #: the certificate (PEM) of the platform's authority
     authority: bytes | None = None
+    #: the file with the public keys of the signed checkpoints
+    checkpoint_keys: Path | None = None
     issuer: "Issuer | None" = None
     process: Process = field(default_factory=this)
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -96,6 +100,8 @@ class Gateway:
     pace: Pace = field(default_factory=lambda: Pace(REPEATED, UNANSWERED))
     writes: Writes = field(default_factory=Writes)
     tickets: Tickets = field(default_factory=Tickets)
+    #: counts of events in ranges that are wholly in the past
+    marks: Kept = field(default_factory=Kept)
 
     def end(self, task: asyncio.Task[None]) -> None:
         """End a task without waiting for it."""

@@ -13,19 +13,27 @@ from domain.access import EVENT_READ
 from domain.base import event_types
 from domain.kinds import NAMES
 from domain.patterns import SHA256
+from eventstore.log.envelope import Recorded
 from gateway.http import parameters
 from gateway.http.problems import invalid_parameter
 from gateway.reads.reads import listed, page_key
 from gateway.state import Gateway, mine
+from gateway.words import events as words
 from gateway.writes import ANY
 from projections import events
 
+#: The value of `order` for the newest first.
+DESCENDING = "desc"
 #: Short names of event types: `VmStarted` for `nebula.vm.VmStarted`.
 SHORT = {topic.rsplit(".", 1)[-1]: topic for topic, _ in event_types()}
 
 
 class EventView(TypedDict, total=False):
-    """An event in CloudEvents' JSON form. A malformed message has `data_base64` in place of `data`."""
+    """An event in CloudEvents' JSON form. A malformed message has `data_base64` in place of `data`.
+
+    `words`: what happened, in a few words; `why`: what caused it, null if the event does not say that. The digest of an
+    event covers neither of the two.
+    """
 
     specversion: Required[str]
     id: Required[str]
@@ -40,14 +48,27 @@ class EventView(TypedDict, total=False):
     datacontenttype: str
     data: Any
     data_base64: str
+    words: Required[str]
+    why: Required[str | None]
+
+
+def shown(recorded: Recorded) -> dict[str, Any]:
+    """An event as the API shows it."""
+    return {**recorded.cloud_event(), "words": words.sentence(recorded), "why": words.cause(recorded)}
 
 
 async def search(gateway: Gateway, request: Request) -> Response:
-    """A page of events, in the order of the log. With `wait`, an empty page waits for the first event."""
+    """A page of events, in the order of the log or the newest first. With `wait`, an empty page waits for an event.
+
+    The token of a page belongs to its order: it is that of the same query.
+    """
     filters = filters_of(request)
     limit, seconds = parameters.limit(request), parameters.wait(request)
+    newest = request.query_params.get("order") == DESCENDING
     key = await page_key(gateway, request, "events")
-    after = (parameters.position(request, "after") or 0) if key is None else key
+    after, before = parameters.position(request, "after") or 0, None
+    if key is not None:
+        after, before = (after, key) if newest else (key, None)
     seen = mine(request, EVENT_READ)
     # whoever may not see all waits for the writes to what it may see: not for those to an id that it guesses
     written = [str(value) for value in filters.values()] if seen is None else seen
@@ -55,17 +76,23 @@ async def search(gateway: Gateway, request: Request) -> Response:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
-        found, following, position = await events.page(gateway.pool, filters, after, limit, mine=seen)
+        found, following, position = await events.page(
+            gateway.pool, filters, after, limit, mine=seen, before=before, newest=newest
+        )
         remaining = deadline - loop.time()
         if found or remaining <= 0 or gateway.stop.is_set():
             break
         await gateway.position.reach(position + 1, remaining)
-    return listed(request, "events", [each.cloud_event() for each in found], following, position)
+    return listed(request, "events", [shown(each) for each in found], following, position)
 
 
 def filters_of(request: Request) -> dict[str, Any]:
     """The filters of a request. Raises Problem."""
-    filters: dict[str, Any] = {name: parameters.word(request, name) for name in ("project", "vm", "operation")}
+    filters: dict[str, Any] = {
+        name: parameters.word(request, name) for name in ("project", "vm", "operation", "request")
+    }
+    id_ = parameters.word(request, "id")
+    filters["id"] = id_.lower() if id_ is not None and parameters.UUID.fullmatch(id_.lower()) else id_
     filters["actor"] = parameters.actor(request)
     kind = parameters.word(request, "kind")
     if kind is not None and kind not in NAMES:

@@ -26,6 +26,8 @@ MOST_WAIT = 60.0
 MOST_POSITION = 2**63 - 1
 #: Bytes of a console log in one answer: the default, and the maximum.
 DEFAULT_BYTES, MOST_BYTES = 64 * 1024, 8 * 1024 * 1024
+#: The maximum number of ranges in which events are counted.
+MOST_BUCKETS = 200
 #: The parameters that may differ between the pages of one list.
 PAGING = frozenset({"page_token", "limit", "wait", "min_position", "after"})
 
@@ -194,6 +196,16 @@ def size(request: Request) -> int:
     return int(text)
 
 
+def buckets(request: Request) -> int:
+    """The maximum number of ranges in which events are counted."""
+    text = request.query_params.get("buckets")
+    if text is None:
+        return MOST_BUCKETS
+    if not _DIGITS.fullmatch(text) or not 1 <= int(text) <= MOST_BUCKETS:
+        raise invalid_parameter("buckets", f"has to be a whole number from 1 to {MOST_BUCKETS}")
+    return int(text)
+
+
 def flag(request: Request, name: str) -> bool:
     """A yes or no, if given."""
     text = request.query_params.get(name, "false")
@@ -249,6 +261,7 @@ _JUDGES: Mapping[str, Callable[[Request], object]] = {
     "actor": actor,
     "page_token": page_token,
     "bytes": size,
+    "buckets": buckets,
     "cursor": cursor,
     "force": partial(flag, name="force"),
     "ticket": ticket,

@@ -51,6 +51,7 @@ def listed(kind: str, values: type[StrEnum]) -> Schema:
 PATH: dict[str, Schema] = {
     **{kind: UUID if parameters.by_uuid(kind) else SLUG for kind in NAMES},
     **dict.fromkeys(("source", "key"), TOKEN),
+    "event": {"type": "integer", "minimum": 1, "maximum": parameters.MOST_POSITION},
 }
 
 #: Query parameters, by their name. `parameters.Judge` checks them.
@@ -80,6 +81,13 @@ QUERY: dict[str, tuple[Schema, str]] = {
     ),
     "from": (MOMENT, "a log position or a time, up to now"),
     "to": (MOMENT, "a log position or a time, up to now, inclusive"),
+    "order": (words(("asc", "desc")), "asc: the oldest first (the default); desc: the newest first"),
+    "buckets": (
+        {"type": "integer", "minimum": 1, "maximum": parameters.MOST_BUCKETS},
+        f"maximum number of ranges ({parameters.MOST_BUCKETS})",
+    ),
+    "id": (VISIBLE, "events of the resource with this id, of any kind"),
+    "request": (VISIBLE, "events of the call with this X-Request-Id"),
     "type": (VISIBLE, "an event type, such as VmStarted"),
     "kind": (VISIBLE, "a kind of resource"),
     "actor": (ACTOR, "events caused by this actor"),

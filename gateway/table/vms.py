@@ -1,7 +1,8 @@
 """The reads of VMs, and of what a VM's node or guest is asked for."""
 
-from domain.access import EVENT_READ, VM_CONSOLE, VM_READ
+from domain.access import EVENT_READ, VM_CONSOLE, VM_CREATE, VM_READ
 from domain.guest import Guest
+from gateway.commands import bodies, preview, verbs
 from gateway.events import feed
 from gateway.guests import agent, console_log, tunnels
 from gateway.openapi.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
@@ -11,6 +12,7 @@ from gateway.table.parameters import FEED, FRESH, PAGED
 from projections.vms import VmView
 
 VMS = "/v1/projects/{project}/vms"
+PREVIEW = "/v1/projects/{project}/vm-preview"
 CONSOLE = f"{VMS}/{{vm}}/console"
 VNC = f"{VMS}/{{vm}}/vnc"
 CONSOLE_LOG = ("bytes", "cursor", "wait", *FRESH)
@@ -20,6 +22,15 @@ TUNNELS = {CONSOLE: ("force", *FRESH), VNC: FRESH}
 READS = (
     Read(f"{VMS}/{{vm}}", VM_READ, reads.vm, "A VM, now or at an earlier time", ("at", *FRESH), VmView),
     Read(VMS, VM_READ, reads.vm_list, "VMs", ("phase", "tag", "label", "name", "node", *PAGED), VmView, listed=True),
+    Read(
+        f"{VMS}/{{vm}}/verbs",
+        VM_READ,
+        verbs.verbs,
+        "What the caller can do to a VM now, and why not the rest",
+        FRESH,
+        verbs.VerbsView,
+        statuses=(410,),
+    ),
     Read(f"{VMS}/{{vm}}/feed", EVENT_READ, feed.of_vm, "The feed of a VM", FEED),
     Read(
         f"{VMS}/{{vm}}/console-log",
@@ -38,6 +49,17 @@ READS = (
         FRESH,
         Guest,
         statuses=OF_A_QUESTION,
+    ),
+    Read(
+        PREVIEW,
+        VM_CREATE,
+        preview.preview,
+        "What a create would do now; nothing is stored",
+        (),
+        preview.PreviewView,
+        method="POST",
+        body=bodies.CreateVm,
+        statuses=(409, 410, 502),
     ),
     Read(
         CONSOLE,

@@ -14,6 +14,7 @@ import httpx
 
 from domain.access import (
     CLOUD_ROLES,
+    EVENT_READ,
     OPERATION_READ,
     PARKED_READ,
     PROJECT_READ,
@@ -44,6 +45,7 @@ CALLERS: Mapping[str, Access] = {
 READABLE = {
     **{kind.name: kind.readable_by for kind in KINDS.values()},
     "operation": OPERATION_READ,
+    "event": EVENT_READ,
     "source": PARKED_READ,
     "project": PROJECT_READ,
 }
@@ -152,8 +154,14 @@ async def made_in(api: Platform, owner: str, project: str) -> dict[str, str]:
     given = {"name": "v", "image": f"image-{name}", "flavor": f"flavor-{name}", "region": "elsewhere"}
     vm = await made(api, f"/v1/projects/{project}/vms", given)
     registered = (await api.get(f"/v1/operations?kind=image&project={owner or 'system'}"))["items"]
-    operation = vm["operation"]["id"] if owner else next(op for op in registered if op["resource"] == "base")["id"]
-    return {"image": f"image-{name}", "flavor": f"flavor-{name}", "vm": vm["vm"]["id"], "operation": operation}
+    operation = vm["operation"] if owner else next(op for op in registered if op["resource"] == "base")
+    return {
+        "image": f"image-{name}",
+        "flavor": f"flavor-{name}",
+        "vm": vm["vm"]["id"],
+        "operation": operation["id"],
+        "event": str(operation["position"]),
+    }
 
 
 async def made(api: Platform, path: str, body: object) -> dict[str, Any]:

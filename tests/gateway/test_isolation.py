@@ -30,6 +30,7 @@ MISSING = {
     "token": "abcdefabcdef",
     "source": "log",
     "key": "p-9",
+    "event": "999999",
 }
 LISTS = [read for read in READS if read.listed and "{" not in read.path and read.permission != SELF]
 
@@ -123,6 +124,10 @@ def guesses(world: World) -> Iterator[tuple[str, str, dict[str, str], dict[str, 
     for path, name in (
         ("/v1/events?vm={}", "vm"),
         ("/v1/events?operation={}", "operation"),
+        ("/v1/events?id={}", "vm"),
+        ("/v1/events?order=desc&project={}", "project"),
+        ("/v1/marks?vm={}", "vm"),
+        ("/v1/marks?project={}", "project"),
         ("/v1/events?project={}", "project"),
         ("/v1/operations?vm={}", "vm"),
         ("/v1/operations?project={}", "project"),
@@ -140,6 +145,8 @@ def told(answer: httpx.Response, ids: dict[str, str]) -> tuple[object, ...]:
     text = answer.text.replace(answer.headers["x-request-id"], "<request>")
     for name, value in ids.items():
         text = text.replace(value, f"<{name}>") if value else text
+    if "event" in ids:  # (positions have different lengths)
+        headers = [(name, b"") if name.lower() == b"content-length" else (name, value) for name, value in headers]
     return answer.status_code, headers, text
 
 
@@ -147,7 +154,8 @@ def told(answer: httpx.Response, ids: dict[str, str]) -> tuple[object, ...]:
 async def test_what_is_of_others_is_told_as_what_does_not_exist(there: World, who: str) -> None:
     async def one(method: str, path: str, ids: dict[str, str]) -> tuple[object, ...]:
         body: object = {} if method in ("POST", "PATCH") else None
-        return told(await there.call(who, method, path.format_map(ids), body), ids)
+        named = {name: id_ for name, id_ in ids.items() if name != "event" or "{event}" in path}
+        return told(await there.call(who, method, path.format_map(ids), body), named)
 
     tried = list(guesses(there))
     assert len(tried) > 60

@@ -42,7 +42,7 @@ async def there(api: Platform, vm: str) -> dict[str, str]:
         ids[kind] = (await api.call("POST", path, {"name": "Positions"})).json()[kind]["id"]
     token = await api.call("POST", "/v1/tokens", {"name": "Positions", "principal": f"user:{ids['user']}"})
     ids |= {"token": token.json()["token"]["id"], "enrollment": "host-1"}
-    return {**ids, "tag": tag["tag"]["id"], "operation": tag["operation"]["id"]}
+    return {**ids, "tag": tag["tag"]["id"], "operation": tag["operation"]["id"], "event": str(tag["position"])}
 
 
 def test_every_position_of_every_call_is_tried() -> None:

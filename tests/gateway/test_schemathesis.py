@@ -228,6 +228,7 @@ async def world(api: Platform, url: str, disks: Disks, simulator: Simulator) -> 
         "token": [token],
         "enrollment": ["host-2"],
         "operation": [each["id"] for each in operations],
+        "event": [str(each["position"]) for each in operations],
         "source": ["log"],
         "key": [f"p-{number}" for number in range(60)],
     }

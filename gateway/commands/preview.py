@@ -1,0 +1,88 @@
+"""What a create would do now: handlers judge it, and nothing is stored."""
+
+from typing import NoReturn
+
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import TypedDict
+
+from domain.contract import Caller, CommandRequest
+from domain.vm.preview import VmPreview
+from gateway.commands import bodies
+from gateway.commands.commands import HANDLERS_OUTDATED, PATIENCE, invalid_reply, passed_on
+from gateway.http import content
+from gateway.http.parameters import path_id
+from gateway.http.problems import LOG_UNAVAILABLE, Problem
+from gateway.reads.reads import answer
+from gateway.state import Gateway, caller, reflects
+from projections.nodes import Amount
+from projections.operation_rows import WarningView, warnings
+from projections.vms import ConsideredView, considered
+from runtime import subjects
+from runtime.bus import replies, requests
+from runtime.bus.replies import Refusal
+from runtime.bus.requests import Unanswered
+
+
+class PreviewView(TypedDict):
+    """The node that the VM would get now; null: it would wait until there is room.
+
+    `considered`: all nodes, with the reason against each. `warnings`: about its user-data. `size`: also from a flavor.
+    """
+
+    node: str | None
+    considered: list[ConsideredView]
+    warnings: list[WarningView]
+    size: Amount
+    position: int
+
+
+async def preview(gateway: Gateway, request: Request) -> Response:
+    """What the create with this body would do. Raises the refusal that the create would get."""
+    body = bodies.CreateVm.model_validate_json(await content.read(request) or b"{}")
+    found = await asked(gateway, request, body)
+    reflects(request, found.position)
+    view: PreviewView = {
+        "node": found.node,
+        "considered": [considered(one) for one in found.considered],
+        "warnings": warnings(found.warnings),
+        "size": {"vcpus": found.size.vcpus, "memory_mib": found.size.memory_mib, "disk_gib": found.size.disk_gib},
+        "position": found.position,
+    }
+    return answer(view)
+
+
+async def asked(gateway: Gateway, request: Request, body: bodies.CreateVm) -> VmPreview:
+    """The answer of handlers. Raises Problem."""
+    who = caller(request)
+    identity = who.identity
+    context = Caller(
+        actor=identity.actor,
+        credential=identity.credential,
+        grants=tuple(identity.access.grants),
+        read_only=identity.access.read_only,
+        request=who.request,
+        traceparent=who.traceparent,
+    )
+    args = {**body.args(), **({"vm": body.id} if body.id is not None else {})}
+    payload = CommandRequest(args=args, context=context).body()
+    if len(payload) > gateway.nc.max_payload:
+        detail = f"a command may have at most {gateway.nc.max_payload} bytes"
+        raise Problem(413, "request_too_large", detail)
+    subject = subjects.command(path_id(request, "project"), "vm", "preview")
+    try:
+        return await requests.request(gateway.nc, subject, payload, PATIENCE, VmPreview.model_validate)
+    except Unanswered as error:
+        raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
+    except replies.InvalidReply as error:
+        raise invalid_reply(str(error)) from error
+    except requests.Refused as error:
+        refuse(error.refusal)
+
+
+def refuse(refusal: Refusal) -> NoReturn:
+    """Raise the problem for a refusal, with the field as the body names it."""
+    if refusal.code == "unknown_command":
+        raise Problem(503, "handlers_outdated", HANDLERS_OUTDATED)
+    field = refusal.field.removeprefix("spec.") if refusal.field else None
+    raise passed_on(refusal.model_copy(update={"field": field}))
