@@ -30,6 +30,7 @@ from cli.commands import (
     vault,
     views,
     vm,
+    vm_verbs,
     whoami,
 )
 from cli.local.role import serve
@@ -168,6 +169,7 @@ whoami.register(app, USE)
 console.register(vm.app)
 contexts.register(app, USE)
 guest.register(vm.app)
+vm_verbs.register(vm.app)
 enroll.register(catalog.nodes)
 events.register(app)
 log.register(app)

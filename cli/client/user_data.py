@@ -40,6 +40,6 @@ def user_data(file: Path | None) -> Document:
 
 
 def warn(answer: Document) -> None:
-    """Print the platform's warnings about the user-data that it accepted."""
-    for warning in answer["operation"].get("warnings") or []:
+    """Print the platform's warnings about the user-data that it accepted: those of an operation, or of a preview."""
+    for warning in answer.get("warnings") or []:
         note(f"warning: user-data: {warning['detail']} ({warning['code']})")

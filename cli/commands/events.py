@@ -1,4 +1,4 @@
-"""`nebula events` and `nebula feed`: the log, read and followed."""
+"""`nebula events`, `nebula event`, `nebula marks` and `nebula feed`: the log, read and followed."""
 
 import json
 import time
@@ -10,7 +10,7 @@ import typer
 from cli.client import output
 from cli.client.client import RETRY, TRIES, Document, path
 from cli.client.command import query
-from cli.client.errors import CliError, Unreachable
+from cli.client.errors import CliError, Unreachable, Usage
 from cli.client.session import Output, Session, note
 from cli.commands.log import LOG
 from cli.commands.vm import find
@@ -21,12 +21,21 @@ from runtime.text.plain import plain
 PAGE = 500
 POLL = 20.0
 
+MARKS: output.Columns = {
+    "FROM": "from",
+    "TO": "to",
+    "EVENTS": "events",
+    "FAILURES": "failures",
+    "BEGAN": lambda row: output.moment(row["time"]),
+}
 HEADINGS = f"{'POSITION':<9} {'TIME':<24} {'TYPE':<32} {'OF':<50} ACTOR"
 
 
 def register(app: typer.Typer) -> None:
-    """Add both commands to the app."""
+    """Add these commands to the app."""
     query(app, "events", LOG)(events)
+    query(app, "event", LOG)(event)
+    query(app, "marks", LOG)(marks)
     query(app, "feed", LOG)(feed)
 
 
@@ -37,13 +46,18 @@ def events(
     type: Annotated[str | None, typer.Option(help="Only of this type, such as nebula.vm.VmStarted.")] = None,
     actor: Annotated[str | None, typer.Option(help="Caused by this actor.")] = None,
     operation: Annotated[str | None, typer.Option(help="Of this operation.")] = None,
+    id: Annotated[str | None, typer.Option(help="Of the resource with this id, of any kind.")] = None,
+    request: Annotated[str | None, typer.Option(help="Of the call with this X-Request-Id.")] = None,
     from_: Annotated[str | None, typer.Option("--from", help="From this position or time on.")] = None,
     to: Annotated[str | None, typer.Option(help="Up to this position or time.")] = None,
     after: Annotated[int | None, typer.Option(help="After this position.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until interrupted.")] = False,
+    newest: Annotated[bool, typer.Option("--newest", help="The newest event first.")] = False,
 ) -> None:
     """Print the log, oldest event first. With --output json: one CloudEvent per line."""
+    if newest and follow:
+        raise Usage("give either --newest or --follow, not both")
     wanted = {
         "project": session.project_given,
         "vm": find(session, vm) if vm else None,
@@ -51,11 +65,74 @@ def events(
         "type": type,
         "actor": actor,
         "operation": operation,
+        "id": id,
+        "request": request,
         "from": from_,
         "to": to,
         "after": after,
     }
+    if newest:
+        size = PAGE if limit is None else min(limit, PAGE)
+        _print(session, session.api.pages(path("events"), {**wanted, "order": "desc", "limit": size}), limit)
+        return
     _print(session, read(session, wanted, follow=follow), limit)
+
+
+def event(session: Session, position: Annotated[int, typer.Argument(min=1, help="Its position in the log.")]) -> None:
+    """Show one event, and what proves it: its place in the chain, its MAC, a signed checkpoint."""
+    found = session.api.get(path("events", str(position)))
+    if session.output is Output.JSON:
+        output.emit_json(found)
+        return
+    chain, data = found.pop("chain"), found.pop("data", None)
+    output.one(session, found)
+    if data is not None:
+        output.line(f"data  {json.dumps(data, ensure_ascii=False)}")
+    for text in proven(chain):
+        output.line(text)
+
+
+def proven(chain: Document) -> Iterator[str]:
+    """What proves an event, in sentences."""
+    fault, before, after = chain["fault"], chain["previous"], chain["following"]
+    yield "chain: it is valid" if fault is None else f"chain: it is no event: {fault['reason']} ({fault['code']})"
+    if before is not None:
+        linked = "names" if chain["linked"] else "does NOT name"
+        yield f"chain: it {linked} the digest of the event before it, at position {before['position']}"
+    if after is not None:
+        confirmed = "names" if chain["confirmed"] else "does NOT name"
+        yield f"chain: the next one, at position {after['position']}, {confirmed} its digest"
+    yield f"MAC: {chain['mac'].replace('_', ' ')}"
+    checkpoint = chain["checkpoint"]
+    if checkpoint is None:
+        yield "checkpoint: none covers it yet"
+        return
+    signed = {True: "signed by a known key", False: "signed by NO known key", None: "its key is not known here"}
+    fits = {True: "the log fits it", False: "the log does NOT fit it", None: "not compared with the log"}
+    words = f"{signed[checkpoint['signed']]}, {fits[checkpoint['matches']]}"
+    yield f"checkpoint: the one of position {checkpoint['position']} covers it: {words}"
+
+
+def marks(
+    session: Session,
+    vm: Annotated[str | None, typer.Option(help="Of this VM (name or id).")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="From this position or time on.")] = None,
+    to: Annotated[str | None, typer.Option(help="Up to this position or time.")] = None,
+    buckets: Annotated[int | None, typer.Option(min=1, max=200, help="At most so many ranges (200).")] = None,
+) -> None:
+    """Count the events in ranges of positions: when something happened, and when something failed."""
+    wanted = {
+        "project": session.project_given,
+        "vm": find(session, vm) if vm else None,
+        "from": from_,
+        "to": to,
+        "buckets": buckets,
+    }
+    found = session.api.get(path("marks"), wanted)
+    if session.output is Output.JSON:
+        output.emit_json(found)
+    else:
+        output.emit(output.table(found["items"], MARKS))
 
 
 def read(session: Session, wanted: Document, *, follow: bool = False) -> Iterator[Document]:

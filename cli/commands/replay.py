@@ -22,7 +22,7 @@ from runtime.bus.header_text import encoded
 app = typer.Typer(help="Show what happened, from the log.", no_args_is_help=True)
 
 #: Members of a CloudEvent in JSON that its digest does not cover.
-NOT_COVERED = frozenset({"position", "digest", "subject", "datacontenttype", "data", "prev"})
+NOT_COVERED = frozenset({"position", "digest", "subject", "datacontenttype", "data", "prev", "words", "why"})
 GENESIS = "0" * 64
 
 COLUMNS: output.Columns = {

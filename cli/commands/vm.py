@@ -117,6 +117,9 @@ def create(
     description: Annotated[str | None, typer.Option(help="Its purpose, on one line.")] = None,
     id: Annotated[str | None, typer.Option(help="UUID of your own choice.")] = None,
     wait: Annotated[Until, typer.Option(help="running: the domain is up; ready: cloud-init is done.")] = Until.RUNNING,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say whether it would be accepted, and on which node it would be.")
+    ] = False,
 ) -> None:
     """Create a VM and start it."""
     given = {
@@ -138,12 +141,26 @@ def create(
         **fields_of(user_data),
     }
     body = {field: value for field, value in given.items() if value is not None}
+    if dry_run:
+        _preview(session, body)
+        return
     answer = session.api.send("POST", path("projects", session.project, "vms"), body, key=session.key)
-    warn(answer)
+    warn(answer["operation"])
     if session.wait and wait is not Until.NO:
         answer["operation"] = waiting.operation(session, answer["operation"])
         answer["vm"] = waiting.vm(session, session.project, answer["vm"]["id"], wait)
     _show(session, answer)
+
+
+def _preview(session: Session, body: Document) -> None:
+    """What a create with this body would do."""
+    found = session.api.send("POST", path("projects", session.project, "vm-preview"), body)
+    warn(found)
+    if session.output is not Output.JSON:
+        found = {**found, "considered": waiting.considered(found["considered"])}
+        found["node"] = found["node"] or "none has room now: it would wait"
+        del found["warnings"]
+    output.one(session, found)
 
 
 @query(app, "list")
@@ -365,7 +382,7 @@ def wait(
 def _act(session: Session, vm: str, verb: str, body: Document) -> Document:
     target = path("projects", session.project, "vms", find(session, vm), verb)
     answer = session.api.send("POST", target, body, key=session.key)
-    warn(answer)
+    warn(answer["operation"])
     return _finish(session, answer)
 
 

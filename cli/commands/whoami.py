@@ -23,4 +23,7 @@ def roles(row: dict[str, Any]) -> str:
 def whoami(session: Session) -> None:
     """Show who you are for the platform, your roles, and when your token expires."""
     found = session.api.get(path("me"))
-    output.one(session, found if session.output is Output.JSON else {**found, "roles": roles(found)})
+    if session.output is not Output.JSON:
+        found = {**found, "roles": roles(found)}
+        found.pop("permissions", None)  # the roles say it in fewer words
+    output.one(session, found)

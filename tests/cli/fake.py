@@ -63,7 +63,22 @@ PROJECT = {"created_at": TIME.format(0), "updated_at": TIME.format(0), "version"
     "members": [],
 }
 #: The parameters of which it knows what they mean.
-KNOWN = {"wait", "name", "label", "phase", "tag", "node", "limit", "page_token", "at", "vm", "kind", "after", "from"}
+KNOWN = {
+    "wait",
+    "name",
+    "label",
+    "phase",
+    "tag",
+    "node",
+    "limit",
+    "page_token",
+    "at",
+    "vm",
+    "kind",
+    "after",
+    "from",
+    "order",
+}
 
 
 @dataclass
@@ -292,7 +307,7 @@ class Platform:
                 return Answer({"token_needed": self.token is not None, "oidc": self.offer}, len(self.events))
             case "me":
                 me = {"principal": self.me, "roles": [], "read_only": False, "credential": None, "expires_at": None}
-                return Answer(me, len(self.events))
+                return Answer({**me, "permissions": []}, len(self.events))
             case "projects":
                 return self.page([*self.projects.values()], path, query)
             case "projects/{project}/vms":
@@ -316,7 +331,8 @@ class Platform:
             case "events":
                 self.greet(query)
                 mine = [e for e in self.events if e["position"] > int(query.get("after", 0)) and concerns(e, query)]
-                return self.page(mine, path, query)
+                said = [{**e, "words": e["type"], "why": None} for e in mine]  # no digest covers these
+                return self.page(said[::-1] if query.get("order") == "desc" else said, path, query)
         raise self.unknown(f"GET {template}")
 
     def unknown(self, what: str) -> Problem:

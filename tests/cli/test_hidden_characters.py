@@ -49,6 +49,8 @@ SOME = ("events", "feed", "vm create", "vm show", "vm wait", "image list", "node
 #: The arguments of each command. What has tests of its own, or prints nothing that others have said, is in OTHERS.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "events": (),
+    "event": ("1",),
+    "marks": (),
     "refusals": (),
     "whoami": (),
     "feed": ("--limit", "2"),
@@ -69,6 +71,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
             "protect",
             "unprotect",
             "guest",
+            "verbs",
         )
     },
     "vm resize": (VM, "--vcpus", "2"),
@@ -287,6 +290,13 @@ GUEST = {
 }
 
 
+CHAIN = {
+    **{"valid": False, "fault": {"code": "c", "reason": "r"}, "mac": "m", "linked": False, "confirmed": False},
+    **{"previous": {"position": 1, "digest": "d"}, "following": {"position": 2, "digest": "d"}},
+    "checkpoint": {"position": "p", "digest": "d", "time": TIME, "key": "k", "signed": None, "matches": None},
+}
+
+
 class Hostile(Platform):
     """Answers every call with what belongs there, poisoned; `refuses` with a problem instead. No gateway does so."""
 
@@ -316,6 +326,13 @@ class Hostile(Platform):
             case ["events"]:
                 strays = [] if "vm" in query else [event(3, subject=f"x{HOSTILE}")]
                 return self._page(event(1), event(2, data=None, type=""), *strays)
+            case ["events", _]:
+                return {**event(1), "words": "w", "why": "y", "chain": CHAIN}
+            case ["marks"]:
+                return {"items": [{"from": "1", "to": "x", "events": "1", "failures": "f", "first": 1, "time": TIME}]}
+            case ["vms", _, "verbs"]:
+                judged = {"accepted": False, "code": "c", "why": "w"}
+                return {"items": [{"verb": "v", "summary": "s", **judged, "forced": judged}]}
             case ["vms", _, "guest"]:
                 return GUEST
             case ["status"]:
