@@ -120,7 +120,7 @@ class Aggregates(Generic[S, V]):
 
     def render(self, state: S, version: int, position: int) -> V:
         """The API's JSON of a state that was folded from the log: the same as from its row."""
-        return self.view(self.of.stored.validate_json(self._json(state)), version, position)
+        return self.view(self.of.stored.validate_json(self.stored_json(state)), version, position)
 
     async def load(self, conn: Connection, refs: Iterable[Ref]) -> dict[Ref, Row[S]]:
         """The rows of these aggregates, as far as they exist."""
@@ -156,11 +156,12 @@ class Aggregates(Generic[S, V]):
                 (old if ref in before else new).append(self._values(ref, row, row.state))
         await bulk.write(session.conn, self.rows, new, old, many=session.many)
 
-    def _json(self, state: S) -> str:
+    def stored_json(self, state: S) -> str:
+        """A state as JSON, as its row has it: without the operations, and without NUL characters."""
         return clean_json(self.of.stored.dump_json(self.kept(state), exclude={FIELD}).decode())
 
     def _values(self, ref: Ref, row: Row[S], state: S) -> list[Any]:
-        text = self._json(state)
+        text = self.stored_json(state)
         # The view of a text without NUL characters: they are replaced in the state first.
         same = self.of.stored.validate_json(text) if REPLACED in text else state
         return [
@@ -173,7 +174,7 @@ class Aggregates(Generic[S, V]):
             self.of.deleted(state),
             text,
             to_json(self.view(same, row.version, row.position)).decode(),
-            *(_cleaned(read(state)) for read in self.columns.values()),
+            *(cleaned(read(state)) for read in self.columns.values()),
         ]
 
 
@@ -183,10 +184,10 @@ def fold(rows: dict[Ref, Row[S]], step: Step[S]) -> None:
         rows[step.recorded.ref] = step.row
 
 
-def _cleaned(value: object) -> object:
+def cleaned(value: object) -> object:
     """A value for a column. A text is cut to the limit of an index; the state has all of it."""
     if isinstance(value, list):
-        return [_cleaned(each) for each in value]
+        return [cleaned(each) for each in value]
     return key(value) if isinstance(value, str) else value
 
 

@@ -199,6 +199,14 @@ async def write(conn: Connection, table: Table, new: Sequence[Values], old: Sequ
         await put(conn, table, [*old, *new])
 
 
+async def extend(conn: Connection, table: Table, rows: Sequence[Values], *, many: bool) -> None:
+    """Add rows that the table does not have. `many`: as for `write`."""
+    if many and len(rows) >= COPIED:
+        await insert(conn, table.name, table.names, rows)
+    else:
+        await add(conn, table, rows)
+
+
 async def delete(conn: Connection, table: Table, keys: Sequence[Sequence[str]], key: Sequence[str] = ()) -> None:
     """Delete the rows with these keys. `key`: the names of the columns, if it is not that of the table."""
     if keys:

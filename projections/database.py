@@ -106,9 +106,9 @@ async def connect(dsn: str, role: str, schema: str = SCHEMA) -> Connection:
         raise
 
 
-async def connected(dsn: str, role: str) -> Connection:
+async def connected(dsn: str, role: str, schema: str = SCHEMA) -> Connection:
     """The same, but waits until Postgres can be reached."""
-    return await patiently(place(dsn), lambda: connect(dsn, role), (OperationalError,))
+    return await patiently(place(dsn), lambda: connect(dsn, role, schema), (OperationalError,))
 
 
 def place(dsn: str) -> str:
@@ -226,13 +226,13 @@ async def answers(pool: Pool) -> None:
     await fetch(pool, "SELECT true AS there", {})
 
 
-async def progress(pool: Pool) -> tuple[int, bool]:
+async def progress(pool: Pool, schema: str = SCHEMA) -> tuple[int, bool]:
     """How far the read models are, and whether a process keeps them: its lock says so. Raises ReadModelsUnavailable."""
     query = """SELECT EXISTS (SELECT 1 FROM pg_locks
                WHERE locktype = 'advisory' AND classid = %(writer)s
                AND objid = (hashtext(%(schema)s)::bigint & 4294967295) AND granted
                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS kept"""
-    found = await fetch(pool, query, {"writer": WRITER, "schema": SCHEMA})
+    found = await fetch(pool, query, {"writer": WRITER, "schema": schema})
     return found.position, found.row is not None and bool(found.row["kept"])
 
 

@@ -67,8 +67,8 @@ class Position:
         return True
 
 
-async def listen(dsn: str, position: Position) -> None:
-    """Keep `position` equal to the checkpoint of the live read models, for ever, with reconnections.
+async def listen(dsn: str, position: Position, schema: str = database.SCHEMA) -> None:
+    """Keep `position` equal to the checkpoint of the live read models in `schema`, for ever, with reconnections.
 
     While nobody waits for a change, it may be a moment behind.
 
@@ -77,12 +77,12 @@ async def listen(dsn: str, position: Position) -> None:
     connected = away = False
     while True:
         try:
-            async with await database.connected(dsn, "position") as conn:
-                await conn.execute(f"LISTEN {database.SCHEMA}_position".encode())
+            async with await database.connected(dsn, "position", schema) as conn:
+                await conn.execute(f"LISTEN {schema}_position".encode())
                 while True:
                     position.set(await database.checkpoint(conn))
                     if away:
-                        log.info("the read models can be queried again", position=position.value)
+                        log.info("the read models can be queried again", schema=schema, position=position.value)
                     connected, away = True, False
                     async for _ in conn.notifies(timeout=ASK_AGAIN, stop_after=1):
                         pass  # its content is ignored: every role of the database can send a notification
@@ -94,6 +94,6 @@ async def listen(dsn: str, position: Position) -> None:
             if not passing:
                 raise
             if not away:
-                log.warning("the read models cannot be queried; trying again", error=one_line(error))
+                log.warning("the read models cannot be queried; trying again", schema=schema, error=one_line(error))
                 away = True
             await asyncio.sleep(RETRY_SECONDS)

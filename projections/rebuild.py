@@ -12,15 +12,12 @@ from nats.aio.client import Client
 from eventstore.log.macs import EventKeys
 from eventstore.log.store import EventStore
 from projections import compare, copies, database, reached, upgrade
-from projections.books import MODELS
 from projections.compare import Difference, Excuse, TableDifference
-from projections.database import SCHEMA, Connection
+from projections.database import Connection
 from projections.model import Secrets, Session, Standing
 from projections.position import Position
 from projections.runner import Runner
-
-#: All tables, in the order of the report.
-TABLES = (*(table for model in MODELS for table in model.tables), "checkpoint", "schema_version")
+from projections.shelf import NOW, Shelf
 
 
 class Busy(Exception):
@@ -45,71 +42,74 @@ class Comparison:
 
 
 async def verify(
-    nc: Client, dsn: str, secrets: Secrets, event_keys: EventKeys | None = None, *, schema: str = "nebula_verify"
+    nc: Client, dsn: str, secrets: Secrets, event_keys: EventKeys | None = None, *, shelf: Shelf = NOW
 ) -> Comparison:
     """Compare the live read models with a replay of the log up to their position. The live copy can be used meanwhile.
 
     Read models of another version are not compared: then `schema_version` differs. Raises Busy and Replaced.
     """
     async with (
-        await database.connect(dsn, "verify") as live,
-        await database.connect(dsn, "verify", schema) as replayed,
+        await database.connect(dsn, "verify", shelf.schema) as live,
+        await database.connect(dsn, "verify", shelf.checked) as replayed,
         compare.snapshot(live),
     ):
-        if not await database.free(replayed, schema):
+        if not await database.free(replayed, shelf.checked):
             raise Busy("another process verifies the read models; try again once it has ended")
-        identity = await _identity(live)
-        position = min(await live_position(live), await EventStore(nc).last_position())
+        identity = await _identity(live, shelf)
+        position = min(await live_position(live, shelf), await EventStore(nc).last_position())
         try:
-            await copies.make(replayed, MODELS, schema, indexed=False)
-            same = await upgrade.where(live, MODELS, SCHEMA) is Standing.SAME
+            await copies.make(replayed, shelf.models, shelf.checked, indexed=False)
+            same = await upgrade.where(live, shelf.models, shelf.schema) is Standing.SAME
             if same:
-                runner = Runner(nc, dsn, secrets, Position(), MODELS, event_keys, parks=False)
+                runner = Runner(nc, dsn, secrets, Position(), shelf.models, event_keys, parks=False)
                 await runner.follow(replayed, position)
             tables = None if same else ("schema_version",)
-            found = await compare.differing(live, SCHEMA, replayed, schema, tables, excused(Session(replayed, secrets)))
-            rows = await counted(live) if same else 0
+            excuse = excused(Session(replayed, secrets), shelf)
+            found = await compare.differing(live, shelf.schema, replayed, shelf.checked, tables, excuse)
+            rows = await counted(live, shelf) if same else 0
         finally:
-            await copies.drop(replayed, schema)
-        if await _identity(live) != identity:
+            await copies.drop(replayed, shelf.checked)
+        if await _identity(live, shelf) != identity:
             raise Replaced("the read models were replaced during the comparison; verify them again")
-    order = {table: number for number, table in enumerate(TABLES)}
+    order = {table: number for number, table in enumerate(shelf.tables)}
     return Comparison(position, rows, tuple(sorted(found, key=lambda each: order.get(each.table, len(order)))))
 
 
-async def rebuild(nc: Client, dsn: str, secrets: Secrets, event_keys: EventKeys | None = None) -> int:
+async def rebuild(
+    nc: Client, dsn: str, secrets: Secrets, event_keys: EventKeys | None = None, *, shelf: Shelf = NOW
+) -> int:
     """Replace the live read models by a replay of the whole log; the position that the new ones reflect."""
-    runner = Runner(nc, dsn, secrets, Position(), event_keys=event_keys)
-    async with await database.connect(dsn, "rebuild") as conn:
-        await upgrade.replace(conn, dsn, MODELS, runner.replay, end=EventStore(nc).last_position)
+    runner = Runner(nc, dsn, secrets, Position(), event_keys=event_keys, parks=shelf == NOW)
+    async with await database.connect(dsn, "rebuild", shelf.schema) as conn:
+        await upgrade.replace(conn, dsn, shelf, runner.replay, end=EventStore(nc).last_position)
         return await database.checkpoint(conn)
 
 
-async def live_position(conn: Connection) -> int:
+async def live_position(conn: Connection, shelf: Shelf) -> int:
     """The position of the live rows: their checkpoint or, if that is missing, their last event."""
     stored = await database.checkpoint(conn)
-    return stored if stored >= 0 else await reached.newest(conn, MODELS)
+    return stored if stored >= 0 else await reached.newest(conn, shelf.models)
 
 
-async def counted(conn: Connection) -> int:
+async def counted(conn: Connection, shelf: Shelf) -> int:
     """The number of rows of all read models."""
     total = 0
-    for table in TABLES:
+    for table in shelf.tables:
         row = await (await conn.execute(f"SELECT count(*) AS n FROM {table}".encode())).fetchone()  # noqa: S608
         assert row is not None
         total += int(row["n"])
     return total
 
 
-async def _identity(conn: Connection) -> object:
+async def _identity(conn: Connection, shelf: Shelf) -> object:
     """A value that changes when the live schema is replaced."""
-    row = await (await conn.execute("SELECT to_regclass(%s)::oid AS id", [f"{SCHEMA}.checkpoint"])).fetchone()
+    row = await (await conn.execute("SELECT to_regclass(%s)::oid AS id", [f"{shelf.schema}.checkpoint"])).fetchone()
     return row and row["id"]
 
 
-def excused(session: Session) -> Excuse:
+def excused(session: Session, shelf: Shelf) -> Excuse:
     """Checks each difference with the `excuse` of the table's read model. `session` is that of the replay."""
-    excuses = {table: model.excuse for model in MODELS for table in model.tables if model.excuse is not None}
+    excuses = {table: model.excuse for model in shelf.models for table in model.tables if model.excuse is not None}
 
     async def judge(table: str, difference: Difference) -> bool:
         excuse = excuses.get(table)

@@ -36,6 +36,7 @@ from projections.holes import complete
 from projections.model import Row, Secrets
 from projections.pause import Recent, pause
 from projections.position import Position
+from projections.shelf import Shelf
 from projections.transaction import OutOfOrder, Overtaken, apply
 from runtime import logs
 from runtime.garbage import fewer_collections
@@ -90,8 +91,12 @@ class Runner:
         event_keys: EventKeys | None = None,
         *,
         parks: bool = True,
+        schema: str = database.SCHEMA,
     ) -> None:
-        """`parks`: whether it parks what cannot be applied; False for a copy that nobody will read."""
+        """`parks`: whether it parks what cannot be applied; False for a copy that nobody will read. `schema`: that of
+        the live read models.
+        """
+        self._shelf = Shelf(schema, models)
         self._models = models
         self._parks = parks
         self._complaint = ""
@@ -114,7 +119,7 @@ class Runner:
         while True:
             started = self.position.value
             try:
-                async with await database.connected(self._dsn, "projections") as conn:
+                async with await database.connected(self._dsn, "projections", self._shelf.schema) as conn:
                     await self._session(conn)
             except errors.InsufficientPrivilege as error:
                 raise database.refused(self._dsn, error) from error
@@ -138,7 +143,7 @@ class Runner:
 
     async def _session(self, conn: Connection) -> None:
         await conn.execute("SET synchronous_commit = off")  # what is lost in a crash is replayed from the checkpoint
-        await upgrade.ready(conn, self._dsn, self._models, self.replay)
+        await upgrade.ready(conn, self._dsn, self._shelf, self.replay)
         for seconds in RETRY.pauses():
             try:
                 await self.follow(conn)

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-import pytest
-
 from domain.vm import Phase, Vm
 from eventstore.log.envelope import Ref
 from projections import database, rebuild
 from projections.books import MODELS
 from projections.compare import Difference
+from projections.database import SCHEMA
 from projections.model import Batch, ReadModel, Session, Step, changes
+from projections.shelf import Shelf
 from tests.projections.cloud import Cloud
 from tests.projections.test_upgrade import is_stored, made, running, sound  # noqa: F401  (a fixture)
 from tests.waiting import eventually
@@ -47,7 +47,6 @@ PROMISED = ReadModel(
 
 async def test_a_read_model_that_is_added_needs_its_value_alone(
     made: Cloud,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is made from the log beside the live ones, follows it from there on, and is proved with the others."""
     more = (*MODELS, PROMISED)
@@ -57,7 +56,7 @@ async def test_a_read_model_that_is_added_needs_its_value_alone(
         await made.caught_up()
         async with await database.connect(made.dsn, "test") as conn:
             assert len(await (await conn.execute("SELECT * FROM promised")).fetchall()) == 2
-            await sound(made, more, monkeypatch)
+            await sound(made, more)
             await conn.execute("UPDATE promised SET vcpus = 7 WHERE vm = %s", [second.id])
-        (table,) = (await rebuild.verify(made.nc, made.dsn, made.vault)).tables
+        (table,) = (await rebuild.verify(made.nc, made.dsn, made.vault, shelf=Shelf(SCHEMA, more))).tables
         assert (table.table, table.rows) == ("promised", [Difference({"vm": second.id}, "differs", ("vcpus",))])

@@ -15,6 +15,7 @@ from projections.database import SCHEMA
 from projections.model import ReadModel, Standing, standing, versions
 from projections.position import Position
 from projections.runner import Runner
+from projections.shelf import NOW, Shelf
 from runtime.local.servers import Postgres
 from tests.projections.cloud import Cloud, cloud
 from tests.waiting import eventually
@@ -75,10 +76,10 @@ def is_stored(cloud: Cloud, models: Models, *, others: bool = False) -> Any:
     return check
 
 
-async def sound(cloud: Cloud, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+async def sound(cloud: Cloud, models: Models) -> None:
     """The live read models are of these versions and what the log makes of them, and nothing else is left."""
-    monkeypatch.setattr(rebuild, "MODELS", models)
-    assert (await rebuild.verify(cloud.nc, cloud.dsn, cloud.vault)).differing == ()
+    shelf = Shelf(SCHEMA, models)
+    assert (await rebuild.verify(cloud.nc, cloud.dsn, cloud.vault, shelf=shelf)).differing == ()
     assert await schemas(cloud) == [SCHEMA]
 
 
@@ -108,7 +109,7 @@ async def test_an_old_process_goes_on_until_the_new_one_takes_its_place(
             assert await upgrade.building(pool) is None
         await made.running()
         assert await new.reach(await made.store.last_position(), 60)
-    await sound(made, NEW, monkeypatch)
+    await sound(made, NEW)
 
 
 @pytest.mark.parametrize("step", ["catch_up", "compared", "take_over", "move", "switch", "drop_old"])
@@ -139,7 +140,7 @@ async def test_a_crash_at_any_step_is_made_good(
     async with running(made, NEW, made.position):
         await eventually(is_stored(made, NEW), "the new version is live")
         await made.caught_up()
-        await sound(made, NEW, monkeypatch)
+        await sound(made, NEW)
 
 
 async def test_two_new_processes_and_an_old_one_agree(made: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,10 +161,10 @@ async def test_two_new_processes_and_an_old_one_agree(made: Cloud, monkeypatch: 
         await eventually(lambda: max(one.value, two.value) == end, "one of them keeps the new version")
         assert min(one.value, two.value) == 0  # the other stands by
     assert switches == 1
-    await sound(made, NEW, monkeypatch)
+    await sound(made, NEW)
 
 
-async def test_an_older_process_leaves_newer_read_models_alone(made: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_older_process_leaves_newer_read_models_alone(made: Cloud) -> None:
     async with running(made, NEW, Position()):
         await eventually(is_stored(made, NEW), "the new version is live")
     older = Position()
@@ -171,29 +172,27 @@ async def test_an_older_process_leaves_newer_read_models_alone(made: Cloud, monk
         await made.running()
         await made.caught_up()
         assert older.value == 0
-    await sound(made, NEW, monkeypatch)
+    await sound(made, NEW)
 
 
-async def test_read_models_of_before_versions_had_names_are_older(made: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_read_models_of_before_versions_had_names_are_older(made: Cloud) -> None:
     async with await database.connect(made.dsn, "test") as conn:
         await conn.execute("DROP TABLE schema_version")
         await conn.execute("CREATE TABLE schema_version (version int NOT NULL)")
         await conn.execute("INSERT INTO schema_version VALUES (4)")
     async with running(made, MODELS, Position()):
         await eventually(is_stored(made, MODELS), "the new version is live")
-    await sound(made, MODELS, monkeypatch)
+    await sound(made, MODELS)
 
 
-async def test_what_the_live_ones_had_wrong_is_logged(
-    made: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_what_the_live_ones_had_wrong_is_logged(made: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     async with await database.connect(made.dsn, "test") as conn:
         await conn.execute("UPDATE vms SET phase = 'lost'")
     async with running(made, NEW, Position()):
         await eventually(is_stored(made, NEW), "the new version is live")
     said = capsys.readouterr()
     assert "live read models are not what the log makes of them" in said.out + said.err
-    await sound(made, NEW, monkeypatch)
+    await sound(made, NEW)
 
 
 async def test_prepared_statements_outlive_a_table_of_another_shape(made: Cloud) -> None:
@@ -222,17 +221,17 @@ async def test_a_reader_of_the_old_copy_delays_only_its_end(made: Cloud, monkeyp
     assert "nebula_old" in await schemas(made)
     async with running(made, NEW, made.position):  # the next start drops it
         await eventually(is_stored(made, NEW), "the old copy is dropped")
-    await sound(made, NEW, monkeypatch)
+    await sound(made, NEW)
 
 
 async def relations(cloud: Cloud) -> dict[str, int]:
     """The tables of the live read models: another number once one was made anew."""
     async with await database.connect(cloud.dsn, "test") as conn:
         cursor = await conn.execute("SELECT relname, oid FROM pg_class WHERE relnamespace = 'nebula'::regnamespace")
-        return {row["relname"]: row["oid"] for row in await cursor.fetchall() if row["relname"] in rebuild.TABLES}
+        return {row["relname"]: row["oid"] for row in await cursor.fetchall() if row["relname"] in NOW.tables}
 
 
-async def test_what_has_not_changed_is_not_made_anew(made: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_has_not_changed_is_not_made_anew(made: Cloud) -> None:
     before = await relations(made)
     async with running(made, NEW, made.position):
         await eventually(is_stored(made, NEW), "the new version is live")
@@ -240,7 +239,7 @@ async def test_what_has_not_changed_is_not_made_anew(made: Cloud, monkeypatch: p
         assert {table for table in before if before[table] == after[table]} == {"operations", "events", "usage"}
         await made.running()
         await made.caught_up()
-        await sound(made, NEW, monkeypatch)
+        await sound(made, NEW)
 
 
 async def test_a_table_that_is_read_for_long_is_made_anew(made: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +258,7 @@ async def test_a_table_that_is_read_for_long_is_made_anew(made: Cloud, monkeypat
     assert before.keys() == after.keys() and not before.items() & after.items()
     async with running(made, NEW, made.position):
         await eventually(is_stored(made, NEW), "the old copy is dropped")
-    await sound(made, NEW, monkeypatch)
+    await sound(made, NEW)
 
 
 LOST = "DELETE FROM events WHERE position > (SELECT position - 3 FROM checkpoint);"
@@ -273,7 +272,7 @@ async def test_what_is_kept_is_as_new_as_the_rest(made: Cloud, lost: str, monkey
     class Crash(BaseException):
         pass
 
-    async def crashing(_: Any) -> None:
+    async def crashing(*_: Any) -> None:
         raise Crash
 
     with monkeypatch.context() as patched:
@@ -287,7 +286,7 @@ async def test_what_is_kept_is_as_new_as_the_rest(made: Cloud, lost: str, monkey
         await eventually(is_stored(made, NEW), "the new version is live")
         await made.running()
         await made.caught_up()
-        await sound(made, NEW, monkeypatch)
+        await sound(made, NEW)
     assert (before["events"] == (await relations(made))["events"]) == (lost == "")
 
 

@@ -5,7 +5,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given, settings, strategies as st
 
 from domain import vm
@@ -188,7 +187,7 @@ async def test_rows_come_to_the_count_now_and_then(tmp_path: Path, postgres: Pos
         await proved(cloud, pool, refs)
 
 
-async def test_a_running_platform_gains_it(made: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+async def test_a_running_platform_gains_it(made: Cloud) -> None:  # noqa: F811
     """A version that knows it makes it beside the live read models. Those that need no states from others move over."""
     before = tuple(model for model in MODELS if model is not usage.USAGE)
     async with await database.connect(made.dsn, "test") as conn:  # as an earlier version left them
@@ -204,4 +203,4 @@ async def test_a_running_platform_gains_it(made: Cloud, monkeypatch: pytest.Monk
         await made.create()
         await made.caught_up()
         assert amounts(await usage.now(pool, "default"))["promised"]["vms"] == 2
-        await sound(made, MODELS, monkeypatch)
+        await sound(made, MODELS)

@@ -30,6 +30,7 @@ from projections.compare import Difference, shapes
 from projections.database import SCHEMA, Pool
 from projections.position import Position
 from projections.runner import Runner
+from projections.shelf import NOW
 from runtime.local.servers import Postgres
 from tests.domain.story import uid
 from tests.event_keys import put_keys
@@ -97,7 +98,7 @@ async def test_every_column_of_every_table_is_compared(made: Made) -> None:
         await Runner(cloud.nc, cloud.dsn, cloud.vault, Position()).follow(replayed, await cloud.caught_up())
         assert await compare.differing(live, SCHEMA, replayed, schema) == []
         there = await shapes(live, SCHEMA)
-        assert set(there) == set(rebuild.TABLES)
+        assert set(there) == set(NOW.tables)
         for table, shape in there.items():
             for column, type_ in shape.columns.items():
                 if (table, column) == ("checkpoint", "one"):

@@ -1,0 +1,269 @@
+"""What the gateway asks about the past: resources, lists and operations as they were after all events up to a position.
+
+The pool of each function is one of `pool`. A function that gets a position raises NotReached if the past is not there
+yet, and every function raises ReadModelsUnavailable while Postgres cannot be asked, or the past was never built.
+`mine`: only rows that belonged to one of these projects then; None: all.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from eventstore.log.envelope import Ref
+from projections import database
+from projections.aggregates import Aggregates, V
+from projections.books import TABLES
+from projections.database import SCHEMA, Mine, Params, Pool, ReadModelsUnavailable, Snapshot, fetch
+from projections.operation_rows import COLUMNS as OPERATION_COLUMNS, OperationView, shown
+from projections.pages import Page, cut
+from projections.past.models import PAST
+from projections.past.versions import name_of
+from projections.projects import PROJECTS
+
+#: Clocks of handlers differ: so many of the latest times before a time are looked at for the greatest position.
+CLOSE = 1000
+#: The search path of reads: the past, and the index of events of the present.
+SEARCH_PATH = f"{PAST.schema},{SCHEMA}"
+
+
+class NotReached(ReadModelsUnavailable):
+    """The past is not at the position yet. It follows the read models of the present within seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Then:
+    """A resource as it was. `text`: the API's JSON; `version`, `position`: those of its last event until then."""
+
+    text: str
+    deleted: bool
+    version: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A resource with at least one event in a range of the log. `position`: that of the first one, the key of a page.
+
+    `before`, `after`: the resource at both ends of the range; None if it did not exist yet.
+    """
+
+    ref: Ref
+    position: int
+    before: Then | None
+    after: Then | None
+
+
+def pool(dsn: str, role: str, *, size: int = 8) -> Pool:
+    """A pool of connections for the functions here. It is closed at first."""
+    return database.pool(dsn, role, SEARCH_PATH, size=size)
+
+
+async def position_of(pool: Pool, at: datetime) -> int:
+    """The greatest position of an event with a time until `at`; 0 if there is none."""
+    found = await fetch(
+        pool,
+        """SELECT max(position) AS position FROM
+           (SELECT position FROM moments WHERE time <= %(at)s ORDER BY time DESC LIMIT %(close)s) m""",
+        {"at": at, "close": CLOSE},
+    )
+    return int(found.row["position"] or 0) if found.row is not None else 0
+
+
+async def one(pool: Pool, table: Aggregates[Any, Any], ref: Ref, position: int, *, mine: Mine) -> Then | None:
+    """A resource as it was at a position, also if it was deleted then; None before its first event."""
+    condition = "true" if mine is None else table.belongs
+    found = await fetch(
+        pool,
+        f"""SELECT * FROM (
+                SELECT * FROM {name_of(table)} WHERE project = %(project)s AND id = %(id)s AND position <= %(at)s
+                ORDER BY position DESC LIMIT 1
+            ) v WHERE {condition}""",  # noqa: S608  (names of tables and conditions are constants)
+        {"project": ref.project, "id": ref.id, "at": position, "mine": mine},
+    )
+    _reached(found, position)
+    return _then(found.row) if found.row is not None else None
+
+
+async def page(
+    pool: Pool,
+    table: Aggregates[Any, V],
+    filters: Mapping[str, str | None],
+    position: int,
+    after: int,
+    limit: int,
+    *,
+    mine: Mine,
+) -> Page[V]:
+    """A page of a list as it was at a position: as `pages.matching`, of the resources that were not deleted then.
+
+    `Page.position` is the position that was asked for.
+    """
+    given: dict[str, Any] = {name: value for name, value in filters.items() if value is not None}
+    conditions = [table.filters[name] for name in given]
+    if mine is not None:
+        conditions.append(table.belongs)
+        given["mine"] = mine
+    return await where_page(pool, table, position, after, limit, " AND ".join(conditions) or "true", given)
+
+
+async def where_page(
+    pool: Pool, table: Aggregates[Any, V], position: int, after: int, limit: int, where: str, params: Params
+) -> Page[V]:
+    """The same with `where`, a condition on the columns that lists filter by, as `pages.page`."""
+    columns = "".join(f", v.{name}" for name in table.columns)
+    found = await fetch(
+        pool,
+        f"""SELECT shown, created FROM (
+                SELECT h.project, h.id, h.created, v.shown{columns}
+                FROM heads h CROSS JOIN LATERAL (
+                    SELECT * FROM {name_of(table)} v
+                    WHERE v.project = h.project AND v.id = h.id AND v.position <= %(at_position)s
+                    ORDER BY v.position DESC LIMIT 1
+                ) v
+                WHERE h.kind = %(of_kind)s AND h.created <= %(at_position)s
+                AND (h.gone IS NULL OR h.gone > %(at_position)s) AND NOT v.deleted
+            ) r WHERE created > %(after)s AND ({where}) ORDER BY created LIMIT %(limit)s""",  # noqa: S608
+        {"at_position": position, "of_kind": table.kind, "after": after, "limit": limit + 1, **params},
+        order="created",
+        planned=False,
+    )
+    _reached(found, position)
+    kept, following = cut(found.rows, limit, "created")
+    return Page([row["shown"] for row in kept], following, position)
+
+
+#: Operations as they were, with their steps until then. `{where}` is filled in below.
+_OPERATIONS = """
+    SELECT h.created, v.state, coalesce(
+        (SELECT json_agg(json_build_object('position', s.position, 'type', s.type, 'time', s.time) ORDER BY s.position)
+         FROM past_operations s
+         WHERE s.id = h.id AND s.position <= %(at_position)s AND s.step
+         AND (s.origin IS NULL OR s.origin = h.project || '/' || h.kind || '/' || h.resource)), '[]') AS steps
+    FROM operation_heads h CROSS JOIN LATERAL (
+        SELECT p.state, p.status FROM past_operations p
+        WHERE p.id = h.id AND p.position <= %(at_position)s AND p.state IS NOT NULL
+        ORDER BY p.position DESC LIMIT 1
+    ) v
+    WHERE h.created <= %(at_position)s AND {where}
+"""
+
+
+async def operation(pool: Pool, id_: str, position: int, *, mine: Mine) -> OperationView | None:
+    """An operation as its record was at a position; None if it was not accepted yet."""
+    where = "h.id = %(id)s" if mine is None else "h.id = %(id)s AND h.owner = ANY(%(mine)s)"
+    found = await fetch(
+        pool, _OPERATIONS.format(where=where), {"id": id_, "at_position": position, "mine": mine}, order="created"
+    )
+    _reached(found, position)
+    return shown(found.row) if found.row is not None else None
+
+
+async def operations(
+    pool: Pool, filters: Mapping[str, str | None], position: int, before: int | None, limit: int, *, mine: Mine
+) -> tuple[list[OperationView], int | None, int]:
+    """Operations as they were at a position, the newest first: the views, the key of the next page, the position."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    conditions = [f"{'v' if name == 'status' else 'h'}.{OPERATION_COLUMNS[name]} = %({name})s" for name in given]
+    if given.get("status") in ("accepted", "running"):
+        conditions.append("(h.ended IS NULL OR h.ended > %(at_position)s)")
+    if before is not None:
+        conditions.append("h.created < %(before)s")
+    if mine is not None:
+        conditions.append("h.owner = ANY(%(mine)s)")
+    where = (" AND ".join(conditions) or "true") + " ORDER BY h.created DESC LIMIT %(limit)s"
+    found = await fetch(
+        pool,
+        _OPERATIONS.format(where=where),
+        {**given, "at_position": position, "before": before, "limit": limit + 1, "mine": mine},
+        order="created DESC",
+        planned=False,
+    )
+    _reached(found, position)
+    rows, following = cut(found.rows, limit, "created")
+    return [shown(row) for row in rows], following, position
+
+
+async def changed(
+    pool: Pool,
+    first: int,
+    last: int,
+    after: int,
+    limit: int,
+    *,
+    project: str | None,
+    kind: str | None,
+    id_: str | None,
+    mine: Mine,
+) -> list[Changed]:
+    """Resources with an event after position `first` and until `last`, in the order of their first one there.
+
+    `after`: the position of the last item of the page before, or 0. A page has up to `limit` items.
+    """
+    conditions = ["e.kind = ANY(%(kinds)s)"]
+    if project is not None:
+        conditions.append("e.owner = %(project)s")
+    if id_ is not None:
+        conditions.append("e.id = %(id)s")
+    if mine is not None:
+        conditions.append("e.owner = ANY(%(mine)s)")
+    found = await fetch(
+        pool,
+        f"""SELECT e.position, e.project, e.kind, e.id FROM events e
+            WHERE e.position > greatest(%(first)s, %(after)s) AND e.position <= %(last)s
+            AND {" AND ".join(conditions)}
+            AND NOT EXISTS (SELECT 1 FROM events x WHERE x.id = e.id AND x.position > %(first)s
+                            AND x.position < e.position AND x.kind = e.kind AND x.project = e.project)
+            ORDER BY e.position LIMIT %(limit)s""",  # noqa: S608  (conditions are constants)
+        {
+            **{"first": first, "last": last, "after": after, "limit": limit},
+            **{"project": project, "id": id_, "mine": mine, "kinds": sorted(TABLES) if kind is None else [kind]},
+        },
+        order="position",
+        planned=False,
+    )
+    _reached(found, last)
+    firsts = {Ref(row["project"], row["kind"], row["id"]): int(row["position"]) for row in found.rows}
+    before, then = await _many(pool, firsts, first), await _many(pool, firsts, last)
+    return [Changed(ref, position, before.get(ref), then.get(ref)) for ref, position in firsts.items()]
+
+
+async def begun(pool: Pool, project: str) -> int:
+    """The position up to which a project of this id belonged to others: its last row as a deleted project; else 0."""
+    found = await fetch(
+        pool,
+        f"SELECT max(position) AS position FROM {name_of(PROJECTS)} WHERE id = %(id)s AND deleted",  # noqa: S608
+        {"id": project},
+    )
+    return int(found.row["position"] or 0) if found.row is not None else 0
+
+
+async def _many(pool: Pool, refs: Iterable[Ref], position: int) -> dict[Ref, Then]:
+    """These resources as they were at a position, as far as they existed."""
+    by_kind: dict[str, list[Ref]] = {}
+    for ref in refs:
+        if ref.kind in TABLES:
+            by_kind.setdefault(ref.kind, []).append(ref)
+    then: dict[Ref, Then] = {}
+    for kind, some in by_kind.items():
+        found = await fetch(
+            pool,
+            f"""SELECT v.* FROM unnest(%(projects)s::text[], %(ids)s::text[]) AS asked (project, id)
+                CROSS JOIN LATERAL (
+                    SELECT project, id, shown, deleted, version, position FROM {name_of(TABLES[kind])} t
+                    WHERE t.project = asked.project AND t.id = asked.id AND t.position <= %(at)s
+                    ORDER BY t.position DESC LIMIT 1
+                ) v""",  # noqa: S608
+            {"projects": [ref.project for ref in some], "ids": [ref.id for ref in some], "at": position},
+        )
+        then.update({Ref(row["project"], kind, row["id"]): _then(row) for row in found.rows})
+    return then
+
+
+def _then(row: Mapping[str, Any]) -> Then:
+    return Then(row["shown"], row["deleted"], row["version"], row["position"])
+
+
+def _reached(found: Snapshot, position: int) -> None:
+    if found.position < position:
+        raise NotReached(f"the past is at position {found.position}, and not yet at {position}")
