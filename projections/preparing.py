@@ -6,15 +6,13 @@ other process. So the two can never disagree about what is malformed.
 
 from collections.abc import Callable, Sequence
 
-from domain.kind import SYSTEM, Scope, nobody
-from domain.kinds import KINDS
 from eventstore.log.envelope import Recorded
 from eventstore.log.judge import body, shape
 from eventstore.log.keyring import Keyring
 from eventstore.log.macs import EventKeys, Key, Keys
 from eventstore.log.received import stored
 from eventstore.log.upcast import TYPE_VERSION
-from projections import bulk, events
+from projections import bulk, events, usual
 from projections.books import Judged, judged
 from projections.prepared import Item, Prepared
 from runtime.bus.bulk import Bytes
@@ -32,6 +30,9 @@ def items(messages: Sequence[Bytes], event_keys: EventKeys | None) -> list[Item 
 
 def item(block: bytes, content: bytes, event_keys: EventKeys | None) -> Item | None:
     try:
+        known = usual.item(block, content, event_keys)
+        if known is not None:
+            return known
         recorded = stored(parsed(block) or {}, content, event_keys)
         if shape(recorded) is not None:
             return None
@@ -59,10 +60,7 @@ def is_complete(recorded: Recorded) -> bool:
     """Whether the row of an event does not depend on the state of its aggregate: who may see it follows from its
     subject.
     """
-    kind = KINDS.get(recorded.ref.kind)
-    if kind is None or kind.scope is not Scope.CLOUD:
-        return True
-    return kind.owner is nobody and recorded.ref.project == SYSTEM
+    return usual.owner(recorded.ref.project, recorded.ref.kind) is not None
 
 
 def opened(message: Bytes, known: Item | None, event_keys: EventKeys | None) -> Judged:

@@ -12,7 +12,11 @@ _SHA256 = hashlib.sha256()
 def digest(subject: str, headers: Mapping[str, str], body: bytes) -> str:
     """SHA-256, in hex, of subject, `ce-` headers (sorted by name, one `name: value` line each) and body."""
     found = layout(tuple(headers))
-    text = found.text % (subject, *found.values(headers))
+    return digest_of(found.text % (subject, *found.values(headers)), body)
+
+
+def digest_of(text: str, body: bytes) -> str:
+    """The same, given the text of subject and headers."""
     whole = _SHA256.copy()
     whole.update(text.encode(errors="replace") + body)
     return whole.hexdigest()

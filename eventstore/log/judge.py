@@ -7,7 +7,7 @@ their headers are valid.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, StrEnum
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 from domain.base import Event, Foreign, optional
 from domain.kinds import NAMES
 from domain.patterns import SHA256
-from eventstore.log.envelope import GENESIS, Recorded, Ref, address
+from eventstore.log.envelope import GENESIS, Address, Recorded, Ref, address
 from eventstore.log.upcast import TYPE_VERSION
 from runtime import subjects
 
@@ -122,16 +122,9 @@ def shape(recorded: Recorded) -> Malformed | None:
         values = ("",)
     if "" in values:
         return _missing_headers(headers)
-    spec, id_, type_, source, _, version, previous = values
-    of_type = headers.get(TYPE_VERSION)
-    if not _NUMBER.fullmatch(version) or (of_type is not None and not _NUMBER.fullmatch(of_type)):
-        return Malformed("shape", "a version in the headers is not a positive number")
-    if spec != "1.0" or id_ != expected.id_before_version + version:
-        return Malformed("shape", f"ce-specversion has to be 1.0, ce-id {expected.id_before_version}{version}")
-    if source != expected.source:
-        return Malformed("shape", "ce-source names another aggregate than the subject")
-    if not _HEX.fullmatch(previous) or not _TYPE.fullmatch(type_):
-        return Malformed("shape", "ce-prevhash has to be 64 hexadecimal digits, ce-type a word in ASCII")
+    wrong = wrong_values(expected, values, headers.get(TYPE_VERSION))
+    if wrong is not None:
+        return wrong
     try:
         time = recorded.time
     except ValueError:
@@ -140,6 +133,20 @@ def shape(recorded: Recorded) -> Malformed | None:
         return Malformed("shape", f"ce-time has to be a time with its zone, between {_FIRST_YEAR} and {_LAST_YEAR}")
     fault = recorded.fault()
     return None if fault is None else Malformed(fault.code, fault.reason)
+
+
+def wrong_values(expected: Address, values: Sequence[str], of_type: str | None) -> Malformed | None:
+    """Why the values of the required headers (`REQUIRED`), or the version of the type, do not fit the subject."""
+    spec, id_, type_, source, _, version, previous = values
+    if not _NUMBER.fullmatch(version) or (of_type is not None and not _NUMBER.fullmatch(of_type)):
+        return Malformed("shape", "a version in the headers is not a positive number")
+    if spec != "1.0" or id_ != expected.id_before_version + version:
+        return Malformed("shape", f"ce-specversion has to be 1.0, ce-id {expected.id_before_version}{version}")
+    if source != expected.source:
+        return Malformed("shape", "ce-source names another aggregate than the subject")
+    if not _HEX.fullmatch(previous) or not _TYPE.fullmatch(type_):
+        return Malformed("shape", "ce-prevhash has to be 64 hexadecimal digits, ce-type a word in ASCII")
+    return None
 
 
 def _missing_headers(headers: Mapping[str, str]) -> Malformed:

@@ -91,7 +91,16 @@ def fit(names: KeysView[str]) -> bool:
     return True
 
 
-def _usual(lines: bytes) -> dict[str, str] | None:
+def usual(block: bytes) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """Names and values of the headers of a block as `parsed` returns them, for one who needs no dictionary.
+
+    None if `parsed` has not seen this sequence of names yet, or the block is not in the platform's own format.
+    """
+    first, _, rest = block.partition(b"\r\n")
+    return _known(rest) if first == FIRST_LINE else None
+
+
+def _known(lines: bytes) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
     """The fastest parser, for a known sequence of names: almost all events. None for other headers."""
     try:
         text = lines.decode("ascii")
@@ -99,8 +108,13 @@ def _usual(lines: bytes) -> dict[str, str] | None:
         return None
     for names, values in _usual_ones.get(lines.count(b"\n"), ()):
         if found := values.fullmatch(text):
-            return dict(zip(names, found.groups(), strict=True))
+            return names, found.groups()
     return None
+
+
+def _usual(lines: bytes) -> dict[str, str] | None:
+    found = _known(lines)
+    return dict(zip(*found, strict=True)) if found is not None else None
 
 
 def _remember(headers: Mapping[str, str]) -> None:
