@@ -21,6 +21,7 @@ from domain.contract import (
     Connection,
     ConsoleLog,
     Heartbeat,
+    HostUsageQuestion,
     ImageHolder,
     ImagePiece,
     ImageQuestion,
@@ -33,11 +34,13 @@ from domain.contract import (
     RefusedDocument,
     RoleStatus,
     UnwantedImages,
+    UsageQuestion,
     Wanted,
 )
 from domain.contract.guest_data import GuestReady, GuestSeed, Nothing, SeedQuestion, SeedsHeld, SeedsUnknown
 from domain.contract.joining import Joined, JoinRequest, RenewRequest
 from domain.guest import Guest
+from domain.guest_usage import UsageSeries
 from domain.kinds import KINDS, NAMES
 from domain.operation import Operation
 from eventstore.integrity import schemas
@@ -78,7 +81,10 @@ TRAVELS: Mapping[Subject, Travels] = {
     subjects.renew: Travels((RenewRequest,), (Joined,)),
     subjects.lease: Travels((LeaseNote,)),
     subjects.heartbeat: Travels((Heartbeat,)),
-    subjects.ask: Travels((Question, ConsoleLog, Connection), (Guest, dict[str, Any], BYTES)),
+    subjects.ask: Travels(
+        (Question, ConsoleLog, Connection, UsageQuestion, HostUsageQuestion),
+        (Guest, UsageSeries, dict[str, Any], BYTES),
+    ),
     subjects.session: Travels((BYTES,)),
     subjects.cached_images: Travels((CachedImages,), (UnwantedImages,)),
     subjects.image_holder: Travels((ImageQuestion,), (ImageHolder,)),

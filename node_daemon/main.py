@@ -1,6 +1,7 @@
 """The node daemon's entry point: it connects the parts, and stops them cleanly."""
 
 import asyncio
+from functools import partial
 
 from node_daemon.asks.answers import Answers
 from node_daemon.asks.proofs import AskProofs
@@ -19,6 +20,11 @@ from node_daemon.storage.folder import hold, impassable, new_folder
 from node_daemon.storage.image_keeper import keep_closed, keep_tidy
 from node_daemon.storage.image_pieces import Bus
 from node_daemon.storage.images import Images
+from node_daemon.usage import metrics
+from node_daemon.usage.host import Host
+from node_daemon.usage.listener import Listener
+from node_daemon.usage.sampler import Sampler, Sampling
+from node_daemon.usage.series import Series
 from runtime import logs, subjects
 from runtime.bus import bus
 from runtime.bus.refusal_records import RefusalRecords
@@ -94,7 +100,15 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
     firewall = firewall_of(settings, hypervisor, records)
     executor = Executor(hypervisor, images, disks, host, settings.parallel_starts, firewall)
     asks = AskProofs()
-    answers = Answers(connection, settings.node, disks, hypervisor, asks)
+    sampling = Sampling(settings.usage_seconds) if settings.usage_seconds else None
+    sampler = Sampler(
+        settings.node,
+        settings.usage_seconds,
+        hypervisor.usage,
+        Host(settings.data_dir).usage,
+        Series(settings.data_dir / "usage.series"),
+    )
+    answers = Answers(connection, settings.node, disks, hypervisor, asks, sampler if sampling is not None else None)
     daemon = Daemon(
         settings, connection, hypervisor, executor, host, images.use, [answers.serve], firewall=firewall, asks=asks
     )
@@ -107,6 +121,13 @@ async def serve(settings: NodeSettings, hypervisor: LibvirtHypervisor) -> None:
             essential.start("credential", keep_valid(connection, Files(settings.home)))
             essential.start("refusals", records.run())
             essential.start("console logs", keep_small(disks.consoles))
+            if sampling is not None:
+                sampler.projects = daemon.projects
+                sampling.samplers.append(sampler)
+                essential.start("usage", sampling.run())
+                if settings.metrics_port:
+                    text = partial(metrics.of, sampling)
+                    essential.start("metrics", Listener(settings.metrics_host, settings.metrics_port, text).run())
             await essential.for_ever()
     finally:
         await to_the_end(firewall.close())

@@ -7,7 +7,15 @@ Import from here, not from the files; only `guest_data.py` (the messages between
 imported as a module. Start with `wanted.py` and `report.py`.
 """
 
-from domain.contract.asks import Connection, ConsoleLog, Cursor, Question
+from domain.contract.asks import (
+    Connection,
+    ConsoleLog,
+    Cursor,
+    HostUsageQuestion,
+    Question,
+    UsageQuestion,
+    UsageWindow,
+)
 from domain.contract.commands import Args, Caller, CommandReply, CommandRequest, OperationReply, OperationStep
 from domain.contract.images import (
     MOST_DIGESTS,
@@ -132,6 +140,7 @@ __all__ = [
     "Heartbeat",
     "HeartbeatAnswer",
     "HostBoot",
+    "HostUsageQuestion",
     "ImageCache",
     "ImageHolder",
     "ImagePiece",
@@ -170,6 +179,8 @@ __all__ = [
     "Source",
     "Token",
     "UnwantedImages",
+    "UsageQuestion",
+    "UsageWindow",
     "Vcpus",
     "Wanted",
     "Watchdog",

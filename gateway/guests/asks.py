@@ -8,7 +8,7 @@ from typing import Any
 from nats.aio.msg import Msg
 from starlette.requests import Request
 
-from domain.contract import Question
+from domain.contract import HostUsageQuestion, Question
 from domain.vm import Vm
 from eventstore.log.envelope import Ref
 from gateway.http.parameters import path_id
@@ -46,7 +46,7 @@ async def ask(
     gateway: Gateway,
     node: str,
     verb: str,
-    question: Question,
+    question: Question | HostUsageQuestion,
     wait: float = 0.0,
     prepare: Callable[[SessionKey], None] = lambda _: None,
 ) -> Msg:
@@ -71,7 +71,7 @@ async def ask(
     except (NobodyThere, Silent) as error:
         if not gateway.nc.is_connected:
             raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
-        detail = f"the VM's node {node} does not answer; try again when it is back"
+        detail = f"node {node} does not answer; try again when it is back"
         raise Problem(503, "node_unavailable", detail) from error
     except Unanswered as error:
         raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error

@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from domain import patterns
 from domain.base import Actor, label_key, label_value
+from domain.guest_usage import MOST_POINTS
 from domain.kind import Id
 from domain.kinds import KINDS
 from gateway.http.problems import Problem, invalid_parameter
@@ -28,6 +29,8 @@ MOST_POSITION = 2**63 - 1
 DEFAULT_BYTES, MOST_BYTES = 64 * 1024, 8 * 1024 * 1024
 #: The maximum number of ranges in which events are counted.
 MOST_BUCKETS = 200
+#: Points of a series in one answer, if not given.
+DEFAULT_POINTS = 120
 #: The parameters that may differ between the pages of one list.
 PAGING = frozenset({"page_token", "limit", "wait", "min_position", "after"})
 
@@ -40,6 +43,13 @@ _WAIT = re.compile(r"([0-9]{1,5}(?:\.[0-9]{1,6})?)s?")
 _BYTES = re.compile(r"[0-9]{1,8}")
 VISIBLE = re.compile(r"[\x21-\x7e]{1,255}")
 PAGE_TOKEN = re.compile(r"([0-9]{1,19})-([0-9a-f]{16})")
+POINTS = re.compile(r"[1-9][0-9]?|[1-4][0-9]{2}|500")
+#: Up to a day: in hours, in minutes, or in seconds.
+SINCE = re.compile(
+    r"([1-9]|1[0-9]|2[0-4])h"
+    r"|([1-9][0-9]{0,2}|1[0-3][0-9]{2}|14[0-3][0-9]|1440)m"
+    r"|([1-9][0-9]{0,3}|[1-7][0-9]{4}|8[0-5][0-9]{3}|86[0-3][0-9]{2}|86400)s"
+)
 TICKET = re.compile(r"[A-Za-z0-9_-]{43}")
 CURSOR = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
@@ -103,6 +113,23 @@ def wait(request: Request) -> float:
     if found is None or float(found[1]) > MOST_WAIT:
         raise invalid_parameter("wait", f"has to be seconds from 0 to {MOST_WAIT:.0f}, such as 30s")
     return float(found[1])
+
+
+def since(request: Request) -> float:
+    """The number of seconds that a series goes back: `6h`, `90m` or `300s`; at most a day, and an hour if not given."""
+    found = SINCE.fullmatch(request.query_params.get("since", "1h"))
+    if found is None:
+        raise invalid_parameter("since", "has to be a duration up to a day, such as 6h, 90m or 300s")
+    hours, minutes, seconds = (int(text or 0) for text in found.groups())
+    return 3600.0 * hours + 60.0 * minutes + seconds
+
+
+def points(request: Request) -> int:
+    """The maximum number of points of a series."""
+    text = request.query_params.get("points", str(DEFAULT_POINTS))
+    if not POINTS.fullmatch(text):
+        raise invalid_parameter("points", f"has to be a whole number from 1 to {MOST_POINTS}")
+    return int(text)
 
 
 def choice(request: Request, name: str, values: type[StrEnum]) -> str | None:
@@ -263,6 +290,8 @@ _JUDGES: Mapping[str, Callable[[Request], object]] = {
     "bytes": size,
     "buckets": buckets,
     "cursor": cursor,
+    "since": since,
+    "points": points,
     "force": partial(flag, name="force"),
     "ticket": ticket,
     **{name: partial(position, name=name) for name in ("min_position", "after")},

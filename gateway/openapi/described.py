@@ -6,6 +6,7 @@ from typing import Any
 
 from domain import patterns
 from domain.base import LABELS_SCHEMA, LINE_PATTERN
+from domain.guest_usage import MOST_POINTS
 from domain.image import ImagePhase
 from domain.kinds import NAMES
 from domain.operation import Status
@@ -71,6 +72,14 @@ QUERY: dict[str, tuple[Schema, str]] = {
     "cursor": (
         {"type": "string", "pattern": f"^{parameters.CURSOR.pattern}$"},
         "the header Nebula-Cursor of the previous answer: only what follows after it",
+    ),
+    "since": (
+        {"type": "string", "pattern": f"^({parameters.SINCE.pattern})$"},
+        "how far the series goes back, such as 6h, 90m or 300s: at most a day (1h)",
+    ),
+    "points": (
+        {"type": "integer", "minimum": 1, "maximum": MOST_POINTS},
+        f"maximum number of points of the series ({parameters.DEFAULT_POINTS})",
     ),
     "force": (words(("true", "false")), "true takes the console over from the user who is connected"),
     "wait": (SECONDS, "seconds to wait at most, such as 30s"),

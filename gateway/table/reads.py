@@ -13,7 +13,7 @@ from gateway.commands.actions import ACTIONS, Action, collection
 from gateway.openapi import openapi
 from gateway.reads.read import Read
 from gateway.state import Gateway
-from gateway.table import callers, events, images, operations, parked, platform, projects, vms
+from gateway.table import callers, events, images, nodes, operations, parked, platform, projects, vms
 from gateway.table.kinds import reads_of
 
 
@@ -35,6 +35,7 @@ OWN_READS = (
     *images.READS,
     *events.READS,
     *callers.READS,
+    *nodes.READS,
     *parked.READS,
     *platform.READS,
     Read("/v1/openapi.json", OPEN, description, "This description"),

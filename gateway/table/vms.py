@@ -4,7 +4,7 @@ from domain.access import EVENT_READ, VM_CONSOLE, VM_CREATE, VM_READ
 from domain.guest import Guest
 from gateway.commands import bodies, preview, verbs
 from gateway.events import feed
-from gateway.guests import agent, console_log, tunnels
+from gateway.guests import agent, console_log, tunnels, usage
 from gateway.openapi.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
 from gateway.reads import reads
 from gateway.reads.read import Read
@@ -60,6 +60,15 @@ READS = (
         method="POST",
         body=bodies.CreateVm,
         statuses=(409, 410, 502),
+    ),
+    Read(
+        f"{VMS}/{{vm}}/usage",
+        VM_READ,
+        usage.of_vm,
+        "What a VM used lately",
+        (*usage.PARAMETERS, *FRESH),
+        usage.UsageSeriesView,
+        statuses=OF_A_QUESTION,
     ),
     Read(
         CONSOLE,

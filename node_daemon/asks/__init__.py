@@ -1,1 +1,1 @@
-"""The requests that a node answers: consoles, displays, and the facts that the agent in a guest reports."""
+"""The requests that a node answers: consoles, displays, what the agent in a guest reports, and what guests use."""

@@ -1,4 +1,5 @@
-"""Answers requests about the guests of this node and their consoles. A request never changes the desired state of a VM.
+"""Answers requests about the guests of this node, their consoles, and what they use. A request never changes the
+desired state of a VM.
 
 A request arrives on `nebula.nodes.<node>.asks.<verb>` as JSON `{"vm": …, …}`. The answer is JSON, `{"ok": …}` or
 `{"problem": …}` as for a command; or raw bytes, described by its headers. A node that has its key answers only gateways
@@ -14,7 +15,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
-from domain.contract import Connection, ConsoleLog, Question
+from domain.contract import Connection, ConsoleLog, HostUsageQuestion, Question, UsageQuestion, UsageWindow
 from domain.guest import Guest
 from node_daemon.asks.proofs import AskProofs, NeedsChallenge
 from node_daemon.asks.sessions import ConnectionRequest, Denied, SessionKey, Sessions
@@ -22,6 +23,7 @@ from node_daemon.asks.signing import SigningResponder, session_keys
 from node_daemon.hypervisor import console_log
 from node_daemon.hypervisor.hypervisor import AgentMissing, AgentSilent, Hypervisor, Refused, Unreachable
 from node_daemon.storage.storage import DiskStore
+from node_daemon.usage.sampler import Sampler
 from runtime import logs, subjects
 from runtime.ask_keys import CHALLENGE
 from runtime.bus import replies
@@ -46,8 +48,15 @@ class Answers:
     """Answers the requests to one node, while `serve` runs. `proofs` None: whoever asks is answered."""
 
     def __init__(
-        self, bus: Client, node: str, disks: DiskStore, hypervisor: Hypervisor, proofs: AskProofs | None = None
+        self,
+        bus: Client,
+        node: str,
+        disks: DiskStore,
+        hypervisor: Hypervisor,
+        proofs: AskProofs | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
+        self._sampler = sampler
         self._proofs = proofs or AskProofs()
         self._bus = bus
         self._responder = Responder(bus, explain)
@@ -62,6 +71,8 @@ class Answers:
             "console": self._console,
             "vnc": self._display,
             "guest": self._guest,
+            "usage": self._usage,
+            "host-usage": self._host_usage,
         }
 
     async def serve(self) -> None:
@@ -156,6 +167,18 @@ class Answers:
         except Unreachable as error:
             raise Denied("node_failed", f"libvirt does not answer: {error}", 503) from error
         return Answer(replies.accepted(guest))
+
+    async def _usage(self, question: bytes, _: SessionKey | None) -> Answer:
+        request = UsageQuestion.model_validate_json(question)
+        return await self._series(request.vm, request)
+
+    async def _host_usage(self, question: bytes, _: SessionKey | None) -> Answer:
+        return await self._series(None, HostUsageQuestion.model_validate_json(question))
+
+    async def _series(self, vm: str | None, window: UsageWindow) -> Answer:
+        if self._sampler is None:
+            raise Denied("usage_not_kept", "this node takes no samples of the usage: NEBULA_USAGE_SECONDS is 0 there")
+        return Answer(replies.accepted(await self._sampler.series_of(vm, window.seconds, window.points)))
 
     def _ask_agent(self, vm: str) -> asyncio.Task[Guest]:
         """The running request to a guest's agent. Concurrent callers share one request and its

@@ -127,6 +127,10 @@ class Connections:
                 raise error
             return cast(T, result)
 
+    def hangs(self, key: str) -> bool:
+        """Whether a call with this key has not returned within its deadline, nor since."""
+        return key in self._hung
+
     def _returned(self, key: str, call: "asyncio.Future[Outcome]") -> None:
         """Keep the connection of a call that has returned, in time or not."""
         self._hung.discard(key)

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from domain.guest import Guest
+from domain.guest_usage import GuestUsage
 from node_daemon.hypervisor.hypervisor import (
     Boot,
     Capacity,
@@ -104,6 +105,9 @@ class Faulty:
 
     async def guest(self, vm: str) -> Guest:
         return await self._through(f"{vm} guest", lambda: self._real.guest(vm))
+
+    async def usage(self) -> Mapping[str, GuestUsage]:
+        return await self._through("usage", self._real.usage)
 
     async def open_console(self, vm: str, *, force: bool) -> Channel:
         return await self._through(f"{vm} console", lambda: self._real.open_console(vm, force=force))

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, Protocol
 from domain.base import Resources
 from domain.contract import NOWHERE, Place, Power, Wanted, Watchdog
 from domain.guest import Guest
+from domain.guest_usage import GuestUsage
 
 
 class Unreachable(Exception):
@@ -242,6 +243,12 @@ class Hypervisor(Protocol):
     async def guest(self, vm: str) -> Guest:
         """The facts about a running guest that its agent reports. Raises AgentMissing and AgentSilent if it does not
         answer, Refused if the domain does not run. A slow agent does not delay other calls on the VM.
+        """
+        ...
+
+    async def usage(self) -> Mapping[str, GuestUsage]:
+        """The usage of all guests in memory, running or paused, by VM. It is one call for all of them, which waits
+        neither for a guest nor for other calls on it. Foreign domains are not listed.
         """
         ...
 

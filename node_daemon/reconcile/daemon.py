@@ -108,6 +108,10 @@ class Daemon:
         self._network_trouble: str | None = None
         self._firewall_trouble: str | None = None
 
+    def projects(self) -> dict[str, str]:
+        """The projects of the VMs that this node should have, by VM."""
+        return {vm: each.project for vm, each in self._wanted.all().items()}
+
     async def run(self) -> None:
         """Work while this daemon holds the lease of its node; wait while it does not. Never returns."""
         try:

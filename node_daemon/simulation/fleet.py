@@ -6,11 +6,14 @@ the platform they are normal nodes of virt type `test`.
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 from nats.aio.client import Client
 
+from domain.guest_usage import GuestUsage
 from node_daemon.asks.answers import Answers
 from node_daemon.asks.proofs import AskProofs
 from node_daemon.hypervisor.faults import Faulty
@@ -24,8 +27,13 @@ from node_daemon.simulation.random_faults import until_reboot
 from node_daemon.simulation.simulated_cloud_init import Booted, SimulatedGuests
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks, SimulatedImages
+from node_daemon.simulation.simulated_usage import SimulatedHostUsage
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.folder import hold, new_folder
+from node_daemon.usage import metrics
+from node_daemon.usage.listener import Listener
+from node_daemon.usage.sampler import Sampler, Sampling
+from node_daemon.usage.series import Series
 from runtime import logs
 from runtime.bus import bus
 from runtime.settings import SimulationSettings
@@ -37,6 +45,8 @@ log = logs.get(__name__)
 
 #: The hypervisor URI in the registration of a simulated node; libvirt's test driver has another one.
 URI = "test:///simulated"
+#: Samples that are kept of each simulated guest: two hours at one each 30 seconds.
+USAGE_RECORDS = 240
 
 
 async def run(settings: SimulationSettings) -> None:
@@ -61,9 +71,15 @@ async def serve(settings: SimulationSettings, host_store: HostStore) -> None:
         async with Essential() as essential:
             essential.start("bus", connection.until_ended())
             essential.start("guests", guests.run())
+            sampling = Sampling(settings.usage_seconds) if settings.usage_seconds else None
+            if sampling is not None:
+                essential.start("usage", sampling.run())
+                if settings.metrics_port:
+                    text = partial(metrics.of, sampling)
+                    essential.start("metrics", Listener(settings.metrics_host, settings.metrics_port, text).run())
             for number in range(1, settings.simulate + 1):
                 node = SimulatedNode(
-                    f"{settings.simulate_prefix}-{number:03d}", settings, connection, host_store, guests
+                    f"{settings.simulate_prefix}-{number:03d}", settings, connection, host_store, guests, sampling
                 )
                 essential.start(node.name, node.run())
                 pause = settings.heartbeat_seconds / settings.simulate  # spread the heartbeats of the nodes over time
@@ -82,8 +98,10 @@ class SimulatedNode:
         connection: Client,
         host_store: HostStore,
         guests: SimulatedGuests,
+        sampling: Sampling | None = None,
     ) -> None:
         self.name = name
+        self._sampling = sampling
         self._bus = connection
         self._seconds, self._rates = settings.simulate_seconds, settings.simulate_faults
         self._settings = settings.model_copy(
@@ -94,10 +112,11 @@ class SimulatedNode:
         self._images = SimulatedImages(name, host_store, self._seconds.image)
         self._disks = SimulatedDisks(name, host_store)
         self._host = SimulatedHost(name, host_store, up=self._up if settings.simulate_phone_home else None)
+        self._capacity = Capacity(settings.simulate_vcpus, settings.simulate_memory_mib)
         self._simulator = Simulator(
             self._host,
             seconds=self._seconds,
-            capacity=Capacity(settings.simulate_vcpus, settings.simulate_memory_mib),
+            capacity=self._capacity,
             seed=settings.simulate_seed,
         )
 
@@ -117,7 +136,10 @@ class SimulatedNode:
         hypervisor = Faulty(self._simulator, self._rates, self._settings.libvirt_deadline, self._random.random())
         faults = asyncio.create_task(until_reboot(self._host, hypervisor, self._rates, self._random))
         asks = AskProofs()
-        answers = Answers(self._bus, self.name, self._disks, hypervisor, asks)
+        sampler = self._sampler(hypervisor.usage)
+        answers = Answers(self._bus, self.name, self._disks, hypervisor, asks, sampler)
+        if sampler is not None and self._sampling is not None:
+            self._sampling.samplers.append(sampler)
         try:
             while not faults.done():
                 host = Host(self._host.boot_id)
@@ -132,6 +154,8 @@ class SimulatedNode:
                     clock=self._clock,
                     asks=asks,
                 )
+                if sampler is not None:
+                    sampler.projects = daemon.projects
                 work = asyncio.create_task(daemon.run())
                 try:
                     await asyncio.wait({work, faults}, return_when=asyncio.FIRST_COMPLETED)
@@ -142,8 +166,19 @@ class SimulatedNode:
                     await asyncio.sleep(1)
             faults.result()
         finally:
+            if sampler is not None and self._sampling is not None:
+                self._sampling.samplers.remove(sampler)
             await end([faults])
             await hypervisor.close()
+
+    def _sampler(self, ask: Callable[[], Awaitable[Mapping[str, GuestUsage]]]) -> Sampler | None:
+        """Takes samples of one boot of the host; None if the process takes none."""
+        if self._sampling is None:
+            return None
+        meter = SimulatedHostUsage(ask, self._host.boot_id, self._capacity, self._settings.simulate_disk_gib)
+        path = self._settings.data_dir / f"usage-{self.name}.series"
+        series = Series(path, records=USAGE_RECORDS)
+        return Sampler(self.name, self._sampling.interval, meter.guests, meter.host, series)
 
     def _clock(self) -> datetime:
         return utc_now() + timedelta(seconds=self._rates.clock)

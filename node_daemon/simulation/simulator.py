@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from domain.guest import Filesystem, Guest, Interface, InterfaceAddress, OperatingSystem, Timezone
+from domain.guest_usage import GuestUsage
 from node_daemon.hypervisor.domain_xml import Tag, domain_name
 from node_daemon.hypervisor.hypervisor import (
     AgentMissing,
@@ -39,6 +40,7 @@ from node_daemon.hypervisor.hypervisor import (
     size_of,
 )
 from node_daemon.simulation.simulated_host import Domain, Run, SimulatedHost
+from node_daemon.simulation.simulated_usage import usage_of
 from runtime.settings import Latencies
 
 ADDRESS = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE)
@@ -222,6 +224,12 @@ class Simulator:
         if run.agent == "silent":
             raise AgentSilent("the agent does not answer")
         return _facts(vm, run, time.time())
+
+    async def usage(self) -> Mapping[str, GuestUsage]:
+        await self._answer()
+        now = time.time()
+        found = {vm: self.host.in_memory(vm) for vm in self.host.running()}
+        return {vm: usage_of(vm, each[1], now) for vm, each in found.items() if each is not None}
 
     async def open_console(self, vm: str, *, force: bool) -> Channel:
         await self._answer("open_console", vm)

@@ -45,6 +45,11 @@ class NodeSettings(Common):
     image_cache_gib: float = Field(default=50.0, ge=0)
     #: format of base images: raw (a qcow2 is converted), or the format of their source
     image_base: Literal["raw", "source"] = "raw"
+    #: seconds between two samples of what guests and the host use; 0: none are taken
+    usage_seconds: float = Field(default=30.0, ge=0, le=3600)
+    #: address and port of the metrics for Prometheus; port 0: none
+    metrics_host: Annotated[str, AfterValidator(checks.address)] = "127.0.0.1"
+    metrics_port: int = Field(default=9177, ge=0, le=65535)
     #: folder for images, disks and console logs
     node_data: Path | None = None
     #: file with the key of this node; a daemon that has it accepts no wanted document without a MAC

@@ -66,6 +66,8 @@ class SimulationSettings(NodeSettings):
     simulate_seed: int = 0
     #: whether guests fetch their seed and phone home, as cloud-init does
     simulate_phone_home: bool = True
+    #: port of the metrics of all these nodes
+    metrics_port: int = Field(default=0, ge=0, le=65535)
     #: file with the root of the nodes' keys, if there is one
     node_keys_file: Path | None = None
 

@@ -71,8 +71,8 @@ def home() -> Iterator[Path]:
 def environment(home: Path, **more: str) -> dict[str, str]:
     """Of a platform on `home`, on free ports and without a hypervisor."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("NEBULA_")}
-    mine = {"HOME": str(home), "HTTP_PORT": "0", "SEED_PORT": "0", "LIBVIRT_URI": "test:///default"}
-    mine |= {"IMAGE_HOSTS": "127.0.0.1", **more}  # where tests serve images
+    mine = {"HOME": str(home), "HTTP_PORT": "0", "SEED_PORT": "0", "METRICS_PORT": "0"}
+    mine |= {"LIBVIRT_URI": "test:///default", "IMAGE_HOSTS": "127.0.0.1", **more}  # where tests serve images
     return clean | {f"NEBULA_{name}": value for name, value in mine.items()}
 
 

@@ -4,6 +4,7 @@ The gateway's own code of permissions is not used here: only its tables of calls
 """
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
+from nats.aio.msg import Msg
 
 from domain.access import (
     CLOUD_ROLES,
@@ -108,6 +110,7 @@ async def world(api: Platform) -> AsyncIterator[World]:
     ids["cloud"] = {**cloud, **await made_in(api, "", OWN)}
     ids[NOWHERE] = {"project": NOWHERE, "vm": str(uuid.uuid4())}
     tokens = {who: await token_of(api, who, access) for who, access in CALLERS.items()}
+    await api.side.nc.subscribe("nebula.nodes.host-1.asks.host-usage", cb=keeps_no_usage)
     settings = {"auth": "tokens", "tokens_file": api.side.home / "none", "refusals_per_minute": 1_000_000}
     (api.side.home / "none").write_text("")
     async with (
@@ -127,6 +130,12 @@ async def world(api: Platform) -> AsyncIterator[World]:
         await eventually(known, "the gateway knows the tokens")
         await gateway.caught_up()  # what was made above went through another gateway
         yield made_world
+
+
+async def keeps_no_usage(msg: Msg) -> None:
+    """The answer of host-1, which has no daemon here."""
+    problem = {"code": "usage_not_kept", "detail": "this node keeps no usage", "status": 409}
+    await msg.respond(json.dumps({"problem": problem}).encode())
 
 
 async def token_of(api: Platform, who: str, access: Access) -> str:

@@ -40,6 +40,9 @@ from node_daemon.hypervisor.hypervisor import Boot
 from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.disks import Disks
+from node_daemon.usage.host import Host as NodeHost
+from node_daemon.usage.sampler import Sampler
+from node_daemon.usage.series import Series
 from runtime.local.servers import Postgres
 from runtime.tasks.tasks import end
 from tests.gateway.platform import VMS, Platform, platform, served
@@ -259,7 +262,11 @@ def there(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Itera
             ):
                 disks = Disks(home / "disks")
                 simulator = Simulator(SimulatedHost("host-1"))
-                serving = asyncio.create_task(Answers(api.side.nc, "host-1", disks, simulator).serve())
+                series = Series(home / "usage.series")
+                sampler = Sampler("host-1", 1, simulator.usage, NodeHost(home).usage, series)
+                await sampler.sample()
+                answers = Answers(api.side.nc, "host-1", disks, simulator, sampler=sampler)
+                serving = asyncio.create_task(answers.serve())
                 ready.set_result(await world(api, url, disks, simulator))
                 await over.wait()
                 await end([serving])
