@@ -27,6 +27,7 @@ from cli.commands import (
     replay,
     simulate as simulation,
     status,
+    usage,
     vault,
     views,
     vm,
@@ -176,6 +177,7 @@ log.register(app)
 parked.register(app)
 refusals.register(app)
 status.register(app, USE)
+usage.register(vm.app, catalog.nodes)
 vault.register(app)
 keys.register(app)
 views.register(app)

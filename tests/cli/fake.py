@@ -62,6 +62,18 @@ PROJECT = {"created_at": TIME.format(0), "updated_at": TIME.format(0), "version"
     "ssh_keys": [],
     "members": [],
 }
+#: What any VM and node used lately: nothing is known of the first of four steps.
+USAGE: Document = {
+    **{"from": TIME.format(0), "to": TIME.format(8), "step_seconds": 2.0, "position": 0},
+    "size": {"cpus": 2, "memory_bytes": 2**30, "disk_bytes": None},
+    "points": [
+        {
+            **{"at": TIME.format(2 * number + 2), "cpu": cpu, "memory_bytes": memory, "disk_bytes": memory},
+            **{"disk_read": memory, "disk_written": 0, "net_in": 1536, "net_out": None},
+        }
+        for number, (cpu, memory) in enumerate(((None, None), (0.0, 2**28), (1.0, 2**29), (2.0, 2**30)))
+    ],
+}
 #: The parameters of which it knows what they mean.
 KNOWN = {
     "wait",
@@ -78,6 +90,8 @@ KNOWN = {
     "after",
     "from",
     "order",
+    "since",
+    "points",
 }
 
 
@@ -135,6 +149,7 @@ class Platform:
         self.fails_with: Document | None = None
         self.stuck = False
         self.guest: Document | None = None
+        self.usage: Document = USAGE
         #: items on a page where nothing is said
         self.page_size = 100
         #: where each connection to a feed asked to go on
@@ -321,6 +336,11 @@ class Platform:
                 if self.guest is None:
                     raise Problem(409, "guest_agent_missing", "no agent runs in the guest")
                 return Answer(self.guest, len(self.events))
+            case "projects/{project}/vms/{vm}/usage":
+                self.vm(ids["project"], ids["vm"])
+                return Answer(self.usage, len(self.events))
+            case "nodes/{node}/usage":
+                return Answer(self.usage, len(self.events))
             case "operations/{operation}":
                 if "wait" in query:
                     self.step()

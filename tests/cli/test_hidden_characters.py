@@ -72,6 +72,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
             "unprotect",
             "guest",
             "verbs",
+            "usage",
         )
     },
     "vm resize": (VM, "--vcpus", "2"),
@@ -134,6 +135,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "node cordon": ("x",),
     "node retire": ("x",),
     "node uncordon": ("x",),
+    "node usage": ("x",),
     "node revoke": ("x",),
     "node enrollments": (),
     "node set-seed-url": ("x", "http://h/"),
@@ -279,6 +281,13 @@ STATUS = {
 }
 REFUSAL = ("code", "address", "credential", "actor", "method", "path", "request_id")
 ME = {"principal": "p", "roles": [{"role": "r", "project": "p"}], "read_only": False, "credential": "c"}
+USAGE = {
+    **{"from": TIME, "to": TIME, "step_seconds": 1.0, "size": dict.fromkeys(("cpus", "memory_bytes", "disk_bytes"), 1)},
+    "points": [
+        {"at": TIME}
+        | dict.fromkeys(("cpu", "memory_bytes", "disk_bytes", "disk_read", "disk_written", "net_in", "net_out"), 1)
+    ],
+}
 GUEST = {
     "hostname": "h",
     "os": {"name": "n", "kernel_release": "k", "machine": "m"},
@@ -335,6 +344,8 @@ class Hostile(Platform):
                 return {"items": [{"verb": "v", "summary": "s", **judged, "forced": judged}]}
             case ["vms", _, "guest"]:
                 return GUEST
+            case ["vms" | "nodes", _, "usage"]:
+                return USAGE
             case ["status"]:
                 return STATUS
             case ["refusals"]:

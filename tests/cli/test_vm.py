@@ -7,6 +7,7 @@ import pytest
 
 from cli.client import output
 from cli.client.output import size
+from cli.commands.usage import bars
 from runtime.tasks import gauge
 from tests.cli.conftest import Nebula
 from tests.cli.fake import Platform, why
@@ -350,3 +351,42 @@ def test_what_a_guest_says(nebula: Nebula, platform: Platform) -> None:
 )
 def test_bytes_for_people(count: int, told: str) -> None:
     assert size(count) == told
+
+
+def test_what_a_vm_or_a_node_used(nebula: Nebula, platform: Platform) -> None:
+    platform.add_vm("web-1")
+    ran = nebula("vm", "usage", "web-1", "--since", "6h")
+    assert ran.status == 0
+    assert platform.requests[-1][3] == {"since": "6h", "points": "120"}
+    head, *rows = [line.split("  ") for line in ran.out.splitlines()]
+    assert [word.strip() for word in head if word][:5] == ["SERIES", "NOW", "AVERAGE", "MAXIMUM", "OF"]
+    assert [[word.strip() for word in row if word] for row in rows] == [
+        ["cpu", "2.00", "1.00", "2.00", "2.00", "·▁▅█"],
+        ["memory", "1.0 GiB", "597 MiB", "1.0 GiB", "1.0 GiB", "·▃▅█"],
+        ["disk", "1.0 GiB", "597 MiB", "1.0 GiB", "-", "·▃▅█"],
+        ["disk read", "1.0 GiB/s", "597 MiB/s", "1.0 GiB/s", "-", "·▃▅█"],
+        ["disk written", "0 B/s", "0 B/s", "0 B/s", "-", "▁▁▁▁"],
+        ["network in", "1.5 KiB/s", "1.5 KiB/s", "1.5 KiB/s", "-", "████"],
+        ["network out", "-", "-", "-", "-", "····"],
+    ]
+    node = nebula("node", "usage", "host-1")
+    assert (node.status, node.out) == (0, ran.out)
+    assert nebula("node", "usage", "host-1", "-o", "json").json == platform.usage
+    assert nebula("vm", "usage", "web-2").status == 1
+
+
+def test_a_time_of_which_nothing_is_known(nebula: Nebula, platform: Platform) -> None:
+    platform.add_vm("web-1")
+    unknown = {name: None for name in platform.usage["points"][0] if name != "at"}
+    platform.usage = {**platform.usage, "points": [{**each, **unknown} for each in platform.usage["points"]]}
+    ran = nebula("vm", "usage", "web-1")
+    assert (ran.status, "nothing is known of this time" in ran.err) == (0, True)
+    platform.usage = {**platform.usage, "points": []}
+    assert nebula("vm", "usage", "web-1").status == 0
+
+
+def test_a_long_series_is_a_line_of_forty_characters() -> None:
+    rising = bars([float(number) for number in range(500)])
+    assert (len(rising), rising[0], rising[-1], list(rising)) == (40, "▁", "█", sorted(rising))
+    assert bars([None] * 450 + [1.0] * 50, 2.0) == "·" * 36 + "▅" * 4
+    assert (bars([]), bars([0.0, 0.0]), bars([9.0], 1.0)) == ("", "▁▁", "█")
