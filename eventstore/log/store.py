@@ -285,6 +285,10 @@ class EventStore:
         found = await self._log.next_of(">", after)
         return found.position if found is not None else None
 
+    async def next_of(self, filter_: str, after: int) -> Recorded | None:
+        """The first message after a position whose subject matches the filter, read from the stream's leader."""
+        return await self._log.next_of(filter_, after)
+
     async def last_position(self) -> int:
         """The position of the newest message of the log; 0 if it is empty."""
         return await self._log.last_position()

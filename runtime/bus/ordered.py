@@ -80,14 +80,16 @@ async def follow(
     read: Read[T],
     *,
     using: Consume | None = None,
+    again: bool = False,
 ) -> AsyncGenerator[list[T], None]:
     """Yield lists of at least one item after position `after`, in the order of the stream, for ever.
 
     It ends only when it is closed. While the server does not answer it waits, and then continues without a gap. Raises
     OtherStream if the stream ends before the position that was read. `using`: how it reads, `consume` by default.
+    `again`: the stream was read up to `after` before.
     """
     reader = using or consume
-    failures, last_refusal, again = 0, "", False
+    failures, last_refusal = 0, ""
     short_since: float | None = None
     while True:
         try:

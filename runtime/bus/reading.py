@@ -32,9 +32,11 @@ PAGE_WAIT = 2.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def follow(nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T]) -> AsyncGenerator[list[T], None]:
+def follow(
+    nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T], *, again: bool = False
+) -> AsyncGenerator[list[T], None]:
     """As `ordered.follow`."""
-    return ordered.follow(nc, stream, after, filters, read, using=consume)
+    return ordered.follow(nc, stream, after, filters, read, using=consume, again=again)
 
 
 def consume(
