@@ -117,6 +117,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
             yield gateway
     finally:
         gateway.stop.set()
+        await gateway.hub.close()
         if gateway.background:
             await asyncio.wait(gateway.background, timeout=ENDING)
         await pool.close()

@@ -25,6 +25,7 @@ from gateway.access.uses import Uses
 from gateway.http import parameters
 from gateway.http.problems import Problem, invalid_parameter
 from gateway.http.security_headers import SecurityHeaders
+from gateway.hub import Hub
 from gateway.monitoring.health_memory import HealthMemory
 from gateway.monitoring.heartbeats import Heartbeats
 from gateway.monitoring.metrics import Metrics
@@ -100,8 +101,12 @@ class Gateway:
     pace: Pace = field(default_factory=lambda: Pace(REPEATED, UNANSWERED))
     writes: Writes = field(default_factory=Writes)
     tickets: Tickets = field(default_factory=Tickets)
+    hub: Hub = field(init=False)
     #: counts of events in ranges that are wholly in the past
     marks: Kept = field(default_factory=Kept)
+
+    def __post_init__(self) -> None:
+        self.hub = Hub(self.nc, self.store)
 
     def end(self, task: asyncio.Task[None]) -> None:
         """End a task without waiting for it."""

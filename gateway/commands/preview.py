@@ -23,6 +23,9 @@ from runtime.bus import replies, requests
 from runtime.bus.replies import Refusal
 from runtime.bus.requests import Unanswered
 
+#: The verb of the question on the bus.
+VERB = "preview"
+
 
 class PreviewView(TypedDict):
     """The node that the VM would get now; null: it would wait until there is room.
@@ -69,7 +72,7 @@ async def asked(gateway: Gateway, request: Request, body: bodies.CreateVm) -> Vm
     if len(payload) > gateway.nc.max_payload:
         detail = f"a command may have at most {gateway.nc.max_payload} bytes"
         raise Problem(413, "request_too_large", detail)
-    subject = subjects.command(path_id(request, "project"), "vm", "preview")
+    subject = subjects.command(path_id(request, "project"), "vm", VERB)
     try:
         return await requests.request(gateway.nc, subject, payload, PATIENCE, VmPreview.model_validate)
     except Unanswered as error:

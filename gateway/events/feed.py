@@ -2,39 +2,38 @@
 
 Each item has `prev`, the position of the previous item in this feed, so a reader can prove that it missed nothing. The
 first frame, and the keep-alive comments, have only an `id`: the position to resume at.
-A slow reader slows down only its own consumer on the log; nothing is dropped.
+All feeds share one reader of the log (`gateway/hub.py`). One that falls behind it reads alone (`alone.py`), and nothing
+is dropped.
 """
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Annotated
 
-from nats.aio.client import Client
 from pydantic import BaseModel, StringConstraints
-from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from domain.access import EVENT_READ
-from eventstore.log.envelope import Recorded
-from eventstore.log.follow import follow
-from eventstore.log.macs import EventKeys
-from eventstore.log.store import EventStore, Unavailable
 from gateway.access import tickets
 from gateway.access.identity import Identity
 from gateway.commands import bodies
+from gateway.events.alone import LATER, Alone, join, searched_up_to
 from gateway.http import content, parameters
 from gateway.http.parameters import not_found, path_id
 from gateway.http.problems import invalid_parameter
+from gateway.hub import Frame, Place, frame
 from gateway.reads.reads import answer
 from gateway.state import Gateway, caller, mine, reflects
 from runtime import subjects
+from runtime.tasks.tasks import happens
 
 #: Seconds without an item after which a feed sends a keep-alive comment.
 HEARTBEAT = 10.0
-#: Seconds to query the log for the position in a keep-alive comment; after that the comment has none.
-PATIENCE = 2.0
+#: Seconds to wait for the hub to start, before the first feed reads alone.
+STARTS = 0.25
+#: Maximum number of items that are taken at a time, and of bytes that are sent at a time unless one item has more.
+AT_A_TIME, CHUNK = 64, 64 * 1024
 HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Referrer-Policy": "no-referrer"}
 
 
@@ -92,76 +91,86 @@ async def start(gateway: Gateway, request: Request) -> int:
 async def no_frames() -> AsyncIterator[bytes]:
     """The body of an answer to HEAD. It needs no consumer."""
     none: tuple[bytes, ...] = ()
-    for frame in none:
-        yield frame
+    for text in none:
+        yield text
 
 
 async def items(gateway: Gateway, identity: Identity, after: int, filters: list[str]) -> AsyncIterator[bytes]:
     """The frames of a feed, until the reader disconnects, is no longer a valid caller, or the gateway stops.
 
-    A separate task owns the consumer, and deletes it even if this task is cancelled during a wait.
+    They are taken from the hub, or while the feed is further behind, from the log itself.
     """
-    batches: asyncio.Queue[list[Recorded]] = asyncio.Queue(maxsize=1)
-    pumping = asyncio.create_task(pump(gateway.nc, gateway.store.event_keys, after, filters, batches))
+    clock, woken = asyncio.get_running_loop().time, asyncio.Event()
     stopped = asyncio.create_task(gateway.stop.wait())
     lost = asyncio.create_task(gateway.access.lost(identity))
-    coming = asyncio.create_task(batches.get())
+    for task in (stopped, lost):
+        task.add_done_callback(lambda _: woken.set())
+    place, hub = Place(filters, after, woken.set), gateway.hub
+    alone: Alone | None = None
     gateway.metrics.feeds.inc()
+    hub.enter(place)
     try:
         yield b": the log, in order\nid: %d\n\n" % after  # even a reader that gets only this frame can resume
-        while not (stopped.done() or pumping.done()):
-            await asyncio.wait({coming, stopped, pumping, lost}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+        spoke = clock()
+        if hub.start is None:
+            await happens(woken, STARTS)
+        while not stopped.done():
+            woken.clear()
             if lost.done():
                 yield b": ended: %b\n\n" % lost.result().code.encode()
                 return
-            if not coming.done():
-                reached = await searched_up_to(gateway.store, after, filters)
-                yield b": alive\n\n" if reached is None else b": alive\nid: %d\n\n" % reached
-                continue
-            for recorded in coming.result():
-                yield frame(recorded, after)
-                after = recorded.position
-                if lost.done():  # the reader may have been slow to take the last item
+            hub.settle(place)
+            if hub.has(place):
+                if alone is not None:
+                    alone.close()
+                    alone = None
+                found = hub.take(place, AT_A_TIME)
+            else:
+                alone = alone or Alone(gateway, place)
+                found = [frame(recorded) for recorded in alone.take(place)]
+            for chunk, last in chunks(found, after):
+                yield chunk
+                after, spoke = last, clock()
+                if lost.done() or stopped.done():  # the reader may have been slow to take it
                     break
-            coming = asyncio.create_task(batches.get())
+            if found:
+                continue
+            if alone is None:
+                hub.wait(place)
+                if not await happens(woken, HEARTBEAT):
+                    hub.settle(place)
+                    yield b": alive\nid: %d\n\n" % place.position
+            elif alone.ended():
+                return
+            elif not await happens(woken, alone.idle) and not await join(gateway.store, hub, place):
+                hub.enter(place)
+                alone.idle = LATER
+                if clock() - spoke >= HEARTBEAT:
+                    reached = await searched_up_to(gateway.store, after, filters)
+                    yield b": alive\n\n" if reached is None else b": alive\nid: %d\n\n" % reached
+                    spoke = clock()
     finally:
         gateway.metrics.feeds.dec()
+        hub.leave(place)
         stopped.cancel()
         lost.cancel()
-        coming.cancel()
-        gateway.end(pumping)
+        if alone is not None:
+            alone.close()
 
 
-async def searched_up_to(store: EventStore, after: int, filters: list[str]) -> int | None:
-    """A position up to which a feed has no item after `after`.
-
-    None if it has one, if the log does not answer, or if it is the feed of several projects.
-    """
-    if len(filters) > 1:
-        return None
-    try:
-        async with asyncio.timeout(PATIENCE):
-            end = await store.last_position()
-            newest = await store.newest(filters[0])
-    except (Unavailable, TimeoutError):
-        return None
-    return end if newest is None or newest.position <= after else None
-
-
-async def pump(
-    nc: Client, event_keys: EventKeys | None, after: int, filters: list[str], batches: asyncio.Queue[list[Recorded]]
-) -> None:
-    """Put batches into the queue, at the pace of the reader."""
-    async with contextlib.aclosing(follow(nc, after, filters, event_keys=event_keys)) as source:
-        async for batch in source:
-            await batches.put(batch)
-
-
-def frame(recorded: Recorded, previous: int) -> bytes:
-    """One item in its wire format."""
-    event = {**recorded.cloud_event(), "prev": previous}
-    kind = " ".join(str(event.get("type", "")).split()).replace("\0", "").encode()
-    return b"id: %d\nevent: %b\ndata: %b\n\n" % (recorded.position, kind, to_json(event))
+def chunks(found: Sequence[Frame], previous: int) -> Iterator[tuple[bytes, int]]:
+    """Frames joined to chunks, each with the position of its last frame. `previous`: that of the item before."""
+    chunk: list[bytes] = []
+    size = 0
+    for one in found:
+        if size + len(one.text) > CHUNK and chunk:
+            yield b"".join(chunk), previous
+            chunk, size = [], 0
+        chunk.append(one.after(previous))
+        size += len(one.text)
+        previous = one.position
+    if chunk:
+        yield b"".join(chunk), previous
 
 
 class Ticket(bodies.Body):

@@ -200,7 +200,8 @@ async def test_a_feed_from_now_tells_what_comes(api: Platform) -> None:
     assert first["data"]["vm"] == made["vm"]["id"]
 
 
-async def test_a_feed_lets_go_of_its_consumer(api: Platform) -> None:
+async def test_a_feed_lets_go_of_its_consumer(api: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.hub.LINGER", 0.0)
     for _ in range(30):
         await asyncio.gather(api.create(), *(frames(api.http, "/v1/feed?after=0", 1) for _ in range(3)))
 
