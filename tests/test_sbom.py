@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from scripts.sbom import VERSION, faults, locked, violations
+import pytest
+
+from scripts.sbom import CONSOLE, VERSION, faults, locked, of_npm, violations
 
 HASH = "0" * 64
 LOCK = f"""\
@@ -45,3 +47,19 @@ def test_a_bill_that_does_not_match_the_schema_is_found() -> None:
     for url, count in (("https://a.example/b?c=%20#d", 0), ("../é", 0), ("a b", 1), ("<a>", 1), ("100%", 1)):
         linked = bare | {"externalReferences": [{"type": "website", "url": url}]}
         assert len(violations(json.dumps(bill | {"components": [linked]}))) == count, url
+
+
+def test_the_packages_that_browsers_get_are_in_the_bill() -> None:
+    lock = CONSOLE.read_text()
+    components = of_npm(lock)
+    names = {each["name"] for each in components}
+    assert {"lit-html", "@xterm/xterm", "@novnc/novnc", "uplot"} <= names
+    assert "resolved" not in lock, "the host of a registry is in no file"
+    bill = {"bomFormat": "CycloneDX", "specVersion": VERSION, "components": components}
+    assert violations(json.dumps(bill)) == []
+    assert faults({"components": components}, {}) == []
+    for missing in ("version", "integrity", "license"):
+        package = {"version": "1.0.0", "integrity": "sha512-AAAA", "license": "MIT"}
+        del package[missing]
+        with pytest.raises(KeyError, match=missing):
+            of_npm(json.dumps({"packages": {"": {}, "node_modules/some": package}}))
