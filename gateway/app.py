@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eventstore.log.keyring import Keyring, NoKeyring
@@ -20,6 +21,7 @@ from gateway.access.sessions import Sessions
 from gateway.access.sites import served
 from gateway.access.tokens_file import TokensFile
 from gateway.access.uses import Uses
+from gateway.console.routes import Console
 from gateway.edge import Edge
 from gateway.http.security_headers import SecurityHeaders
 from gateway.monitoring.heartbeats import Heartbeats
@@ -124,6 +126,6 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         await nc.close()
 
 
-def application(gateway: Gateway) -> Edge:
-    """The whole HTTP API as an ASGI application."""
-    return Edge(gateway, router(gateway))
+def application(gateway: Gateway, console_files: Path | None = None) -> Edge:
+    """The whole HTTP API and the console as an ASGI application. `console_files`: a folder of npm packages."""
+    return Edge(gateway, router(gateway), Console(console_files))

@@ -15,6 +15,7 @@ from gateway.access import tickets
 from gateway.access.auth import MORE_WITH_TOKEN, OPEN, offered
 from gateway.access.identity import NOBODY, Identity
 from gateway.access.refusals import STATUSES
+from gateway.console.routes import Console
 from gateway.http import parameters, problems
 from gateway.http.problems import Problem, invalid_parameter
 from gateway.state import Caller, Gateway
@@ -33,17 +34,22 @@ _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 class Edge:
     """The gateway as an ASGI application."""
 
-    def __init__(self, gateway: Gateway, router: Router) -> None:
+    def __init__(self, gateway: Gateway, router: Router, console: Console) -> None:
         self._gateway = gateway
         self._router = router
+        self._console = console
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return
         call = _Call(self._gateway, scope, receive, send)
         try:
-            await call.admit()
-            await self._router(scope, call.receive, call.send)
+            call.judge()
+            if scope["type"] == "http" and self._console.serves(scope["path"]):
+                await self._console(scope, call.receive, call.send)
+            else:
+                await call.admit()
+                await self._router(scope, call.receive, call.send)
         except ClientDisconnect:
             return
         except Exception as error:
@@ -68,15 +74,18 @@ class _Call:
         scope["nebula.reflects"] = None
         scope["nebula.route"] = "none"
 
-    async def admit(self) -> None:
-        """Identify the caller. Raises Problem for an unknown one, and if that cannot be known now."""
-        get = self._headers.get
+    def judge(self) -> None:
+        """Whether a call may come in, whoever its caller is. Raises Problem."""
         parameters.header(self._scope, "X-Request-Id")  # raises if it is given twice
         if not self._valid_id:
             raise invalid_parameter("X-Request-Id", "has to be 1 to 128 visible ASCII characters")
-        self._gateway.sites.judge(*map(get, (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")))
+        names = (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode")
+        self._gateway.sites.judge(*map(self._headers.get, names))
+
+    async def admit(self) -> None:
+        """Identify the caller. Raises Problem for an unknown one, and if that cannot be known now."""
         identity = await (self._of_open_path() if self._scope["path"] in OPEN else self._identity())
-        trace = get(b"traceparent", "")
+        trace = self._headers.get(b"traceparent", "")
         self._scope["nebula.caller"] = Caller(
             identity, self.request_id, trace if _TRACEPARENT.fullmatch(trace) else None
         )

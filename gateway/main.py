@@ -48,7 +48,7 @@ async def run(settings: GatewaySettings) -> None:
                 gateway.essential.start("certificate", tls.watch())
             log.info("gateway listens", url=f"{scheme}://{host}:{port}", auth=settings.auth)
             serving = listener.serve(
-                application(gateway),
+                application(gateway, settings.console_files),
                 sock,
                 gateway.stop,
                 settings.http_limits,

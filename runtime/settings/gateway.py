@@ -34,6 +34,8 @@ class GatewaySettings(Database, Listening, Oidc, Keyed):
     pepper_file: Path | None = None
     #: seconds for which tokens of the log are accepted after this gateway last read the log to its end
     identity_seconds: float = Field(default=5.0, ge=2, le=300)
+    #: folder with the npm packages that the console uses; without it, where `make setup` installs them
+    console_files: Path | None = None
     #: addresses and networks of proxies, separated by commas, whose `X-Forwarded-For` names the client
     trusted_proxies: Annotated[str, AfterValidator(checks.networks)] = ""
     #: refused calls per minute of one address (401) or one credential (403); further ones are 429

@@ -78,7 +78,7 @@ async def served(side: WriteSide, dsn: str, **settings: Any) -> AsyncIterator[tu
     async with opened(chosen) as gateway:
         sock = listener.bind("127.0.0.1", 0)
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-        app = application(gateway)
+        app = application(gateway, chosen.console_files)
         serving = asyncio.create_task(listener.serve(app, sock, gateway.stop, chosen.http_limits, websockets=True))
         try:
             yield gateway, url

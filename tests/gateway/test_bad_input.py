@@ -181,7 +181,8 @@ async def test_grace_is_seconds(api: Platform, value: str) -> None:
         ("DELETE", "/v1/images/nobody", "image_not_found"),
         ("POST", "/v1/nodes/nobody/cordon", "node_not_found"),
         ("GET", "/v1/nothing", "no_such_route"),
-        ("GET", "/", "no_such_route"),
+        ("GET", "/index.html", "no_such_route"),
+        ("GET", "/consoles/", "no_such_route"),
         ("GET", f"{VMS}/", "no_such_route"),
     ],
 )

@@ -1,0 +1,146 @@
+/**
+ * A list of the platform in memory, kept up to date: read page by page, then row by row as the log says that one has
+ * changed. Of each row only what `keep` returns is kept.
+ */
+
+import {aborted} from "./api.js";
+import {Problem} from "./problem.js";
+
+/** Milliseconds between two looks at what has changed. */
+const PACE = 250;
+/** How many changed rows are read one by one; for more, the whole list is read again, at most every few seconds. */
+const FEW = 12;
+const WHOLE = 3000;
+
+/**
+ * @template {{id: string}} Item an item of the list, as the API has it
+ * @template {{id: string}} Row
+ */
+export class Rows {
+  /** @type {Map<string, Row>} */ #rows = new Map();
+  /** @type {Set<string>} */ #noted = new Set();
+  /** @type {ReturnType<typeof setTimeout> | null} */ #alarm = null;
+  #readAt = 0;
+  /** Whether all pages are read. */
+  complete = false;
+  /** The rows in the order of the API. @type {Row[]} */
+  list = [];
+
+  /**
+   * @param {object} about
+   * @param {import("./api.js").Api} about.api
+   * @param {string} about.path of the list; an item is at `<path>/<id>`
+   * @param {import("./router.js").Query} [about.query]
+   * @param {(item: Item) => Row | null} about.keep null: an item that does not belong to the list (any more)
+   * @param {() => void} about.changed called when rows have changed
+   * @param {AbortSignal} about.signal ends everything
+   */
+  constructor({api, path, query = {}, keep, changed, signal}) {
+    this.api = api;
+    this.path = path;
+    this.query = query;
+    this.keep = keep;
+    this.told = changed;
+    this.signal = signal;
+    signal.addEventListener("abort", () => this.#alarm !== null && clearTimeout(this.#alarm));
+  }
+
+  /** Read the list. Resolves with its first page; the others follow. Raises Problem for the first page. */
+  load() {
+    return new Promise((resolve, reject) => {
+      this.#whole(() => resolve(this)).then(() => resolve(this), reject);
+    });
+  }
+
+  /** @param {() => void} first called after the first page */
+  async #whole(first = () => {}) {
+    /** @type {Map<string, Row>} */
+    const found = new Map();
+    const fresh = this.#rows.size === 0;
+    await this.api.pages(
+      this.path,
+      this.query,
+      (/** @type {Item[]} */ items) => {
+        for (const item of items) {
+          const row = this.keep(item);
+          if (row !== null) found.set(row.id, row);
+        }
+        if (fresh) this.#use(found, false);
+        first();
+      },
+      {signal: this.signal},
+    );
+    this.#readAt = Date.now();
+    this.#use(found, true);
+  }
+
+  /**
+   * @param {Map<string, Row>} rows
+   * @param {boolean} complete
+   */
+  #use(rows, complete) {
+    this.#rows = rows;
+    this.list = [...rows.values()];
+    this.complete = complete;
+    this.told();
+  }
+
+  /** @param {string} id */
+  get(id) {
+    return this.#rows.get(id);
+  }
+
+  /**
+   * Say that an item has changed. It is read soon.
+   * @param {string} id
+   */
+  note(id) {
+    this.#noted.add(id);
+    this.#plan(PACE);
+  }
+
+  /** @param {number} milliseconds */
+  #plan(milliseconds) {
+    if (this.#alarm !== null || this.signal.aborted) return;
+    this.#alarm = setTimeout(() => {
+      this.#alarm = null;
+      void this.#look();
+    }, milliseconds);
+  }
+
+  async #look() {
+    if (!this.complete) {
+      if (this.#noted.size > 0) this.#plan(PACE);
+      return;
+    }
+    if (this.#noted.size > FEW && Date.now() - this.#readAt < WHOLE) {
+      this.#plan(WHOLE);
+      return;
+    }
+    const ids = [...this.#noted];
+    this.#noted.clear();
+    try {
+      if (ids.length > FEW) await this.#whole();
+      else await Promise.all(ids.map(id => this.#one(id)));
+    } catch (error) {
+      if (!aborted(error)) this.#plan(WHOLE); // what is shown is then older; the next event leads here again
+      for (const id of ids) this.#noted.add(id);
+      return;
+    }
+    this.list = [...this.#rows.values()];
+    this.told();
+  }
+
+  /** @param {string} id */
+  async #one(id) {
+    try {
+      const item = /** @type {Item} */ (await this.api.get(`${this.path}/${encodeURIComponent(id)}`, {}, {signal: this.signal}));
+      const row = this.keep(item);
+      if (row === null) this.#rows.delete(id);
+      else this.#rows.set(id, row);
+    } catch (error) {
+      if (!(error instanceof Problem) || (error.status !== 404 && error.status !== 410)) throw error;
+      this.#rows.delete(id);
+    }
+  }
+}

@@ -1,0 +1,8 @@
+/** All pages, one line each. A page is loaded when it is opened; `menu`: where it stands in the menu. */
+
+/** @type {PageEntry[]} */
+export const PAGES = [
+  {path: "/", title: "Overview", menu: {icon: "overview", key: "o"}, module: () => import("./overview.js")},
+  {path: "/projects/:project/vms", title: "Virtual machines", permission: "vm.read", menu: {icon: "vm", key: "v"}, module: () => import("./vms.js")},
+  {path: "/projects/:project/vms/:vm", title: "Virtual machine", permission: "vm.read", module: () => import("./vm.js")},
+];

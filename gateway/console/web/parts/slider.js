@@ -1,0 +1,97 @@
+/** `<nb-slider .model=${…}>`: a line from the first event to now, with marks where much happened. Dragging travels. */
+
+import {html, nothing, Part, svg} from "../core/html.js";
+import {clock, moment} from "../core/format.js";
+
+/** @typedef {{first: number, time: string, events: number, failures: number}} Mark as `GET /v1/marks` has it */
+/**
+ * @typedef {object} SliderModel
+ * @property {number} end the newest position of the log
+ * @property {string | null} at
+ * @property {Mark[]} marks in their order; without any, it is a plain line
+ * @property {(at: string | null) => void} go
+ */
+
+/** Milliseconds between two travels while the slider is dragged. */
+const PACE = 150;
+
+/** @extends {Part<SliderModel>} */
+class Slider extends Part {
+  /** Where it is dragged to; null while it is not. @type {number | null} */
+  #dragged = null;
+  #last = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #alarm;
+
+  disconnectedCallback() {
+    clearTimeout(this.#alarm);
+  }
+
+  /** @param {SliderModel} model */
+  view({end, at, marks}) {
+    const value = this.#dragged ?? (at === null ? end : this.#position(at, marks, end));
+    const near = at === null && this.#dragged === null ? null : marks.findLast(mark => mark.first <= value);
+    const text = value >= end ? "now" : `position ${value}${near ? `, about ${moment(near.time)}` : ""}`;
+    return html`
+      <div class="slider">
+        <span class="slider-end">${marks[0] ? clock(marks[0].time) : "first event"}</span>
+        <div class="slider-line">
+          ${this.#marks(marks, end)}
+          <input type="range" min="1" max=${Math.max(1, end)} step="1" .value=${String(value)} aria-label="Moment that is shown" aria-valuetext=${text}
+            @input=${(/** @type {Event} */ event) => this.#drag(Number(/** @type {HTMLInputElement} */ (event.target).value))}
+            @change=${() => this.#drop()}>
+        </div>
+        <span class="slider-end">${text}</span>
+      </div>
+    `;
+  }
+
+  /**
+   * @param {Mark[]} marks
+   * @param {number} end
+   */
+  #marks(marks, end) {
+    if (marks.length === 0) return nothing;
+    const most = Math.max(...marks.map(mark => mark.events));
+    const x = (/** @type {number} */ position) => ((position - 1) / Math.max(1, end - 1)) * 1000;
+    return html`
+      <svg class="marks" viewBox="0 0 1000 20" preserveAspectRatio="none" aria-hidden="true">
+        ${marks.map(({first, events, failures}) => {
+          const height = 3 + 17 * Math.sqrt(events / most);
+          return svg`<rect class=${failures > 0 ? "failed" : ""} x=${x(first)} y=${20 - height} width="3" height=${height}></rect>`;
+        })}
+      </svg>
+    `;
+  }
+
+  /**
+   * @param {string} at
+   * @param {Mark[]} marks
+   * @param {number} end
+   */
+  #position(at, marks, end) {
+    if (/^[0-9]+$/.test(at)) return Math.min(Number(at), end);
+    return marks.findLast(mark => Date.parse(mark.time) <= Date.parse(at))?.first ?? 1;
+  }
+
+  /** @param {number} position */
+  #drag(position) {
+    this.#dragged = position;
+    this.changed();
+    clearTimeout(this.#alarm);
+    const wait = Math.max(0, PACE - (Date.now() - this.#last));
+    this.#alarm = setTimeout(() => this.#travel(), wait);
+  }
+
+  #drop() {
+    clearTimeout(this.#alarm);
+    this.#travel();
+    this.#dragged = null;
+  }
+
+  #travel() {
+    if (this.#dragged === null) return;
+    this.#last = Date.now();
+    this.model.go(this.#dragged >= this.model.end ? null : String(this.#dragged));
+  }
+}
+customElements.define("nb-slider", Slider);
