@@ -219,6 +219,7 @@ async def platform(settings: UpSettings) -> None:
         seeds = f"http://{reached(seed_host)}:{seed_port}"
         simulated = settings.simulate if settings.given("simulate") else None
         await essential.during(wait_until_ready(settings.home, url, seeds, began, ready, simulated, node=works))
+        say(f"{'console':<12} {url}/")
         say(READY.format(environment=_environment(settings, url)))
         # Entered last, so it ends before the roles: a platform that is being stopped is not unhealthy.
         watching = await stack.enter_async_context(Essential())

@@ -80,7 +80,7 @@ def test_a_platform_by_one_command_that_survives_sigkill(home: Path) -> None:
         lines = told(first)
         whats = [line.split()[0] for line in lines]
         roles = ["gateway", "projections", "handlers", "guest-data", "node"]
-        assert whats == ["Nebula", "nats", "postgres", "libvirt", *roles, "ready"]
+        assert whats == ["Nebula", "nats", "postgres", "libvirt", *roles, "console", "ready"]
         assert nebula(home, url, "project", "list").stdout.splitlines()[1].startswith("default")
         assert open_to_others(home) == []
 
@@ -111,7 +111,7 @@ def test_a_platform_by_one_command_that_survives_sigkill(home: Path) -> None:
 def test_a_platform_of_simulated_nodes_needs_no_libvirt(home: Path) -> None:
     with up(home, SIMULATE="3", LIBVIRT_URI="qemu+unix:///system?socket=/nonexistent") as running:
         lines = told(running)
-        assert [line.split()[0] for line in lines if not line.startswith(" ")][-2:] == ["node", "ready"]
+        assert [line.split()[0] for line in lines if not line.startswith(" ")][-3:] == ["node", "console", "ready"]
         assert not any(line.startswith("libvirt") for line in lines)
         url = next(line.split()[1] for line in lines if line.startswith("gateway"))
         assert "sim-00" in nebula(home, url, "node", "list").stdout
