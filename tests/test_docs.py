@@ -26,11 +26,12 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DEPLOYED = [ROOT / name for name in ("compose.yaml", "Dockerfile", "nats.conf", "postgres.sql", "scripts/setup.sh")]
 SETTINGS = ROOT / "docs" / "settings.md"
 
-#: Names that are no setting of a role: those of the command line, of compose.yaml and of nats.conf.
+#: Names that are no setting of a role: those of the command line, of setup, of compose.yaml and of nats.conf.
 BESIDE = {
     *("NEBULA_URL", "NEBULA_TOKEN", "NEBULA_PROJECT"),
     *("NEBULA_POSTGRES_PASSWORD", "NEBULA_POSTGRES_PROJECTIONS_PASSWORD", "NEBULA_POSTGRES_GATEWAY_PASSWORD"),
     *("NEBULA_SEED_ADDRESS", "NEBULA_NATS_PORT", "NEBULA_NATS_STORE"),
+    "NEBULA_BROWSER",
 }
 
 

@@ -1,0 +1,1 @@
+"""The console: its files, its modules, and its pages in a browser."""
