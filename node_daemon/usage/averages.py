@@ -16,6 +16,8 @@ LEVELS = ("memory", "disk")
 COUNTERS = ("cpu_ns", "disk_read", "disk_written", "net_in", "net_out")
 #: Seconds that the level of a record counts for that begins a line: it matters only where nothing else is known.
 _MOMENT = 0.001
+#: Seconds that the newest record may be ahead of the clock: its time is rounded, and clocks are corrected.
+_AHEAD = 1.0
 _NS = 1e9
 
 
@@ -52,7 +54,7 @@ def series_of(
     """
     step = max(interval, seconds / points)
     count = max(1, min(points, math.ceil(seconds / step - 1e-9)))
-    times = [record.time for record in records if now - 2 * interval <= record.time <= now]
+    times = [record.time for record in records if now - 2 * interval <= record.time <= now + _AHEAD]
     start = max(times, default=now) - count * step
     sums = {name: _Steps(start, step, count) for name in (*LEVELS, *COUNTERS)}
     before: Record | None = None

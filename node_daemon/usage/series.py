@@ -189,6 +189,7 @@ class Series:
                 return file
             os.close(file)
         put(self._path, header, durable=False)
+        self._file = None
         return os.open(self._path, flags)
 
     def _load(self, file: int) -> None:

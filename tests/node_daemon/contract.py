@@ -18,6 +18,7 @@ from node_daemon.hypervisor.hypervisor import (
     Unreachable,
     size_of,
 )
+from node_daemon.usage.averages import COUNTERS
 from runtime.tasks.tasks import end
 from tests.node_daemon.agent_contract import AgentContract
 from tests.node_daemon.beds import Bed, boots
@@ -231,6 +232,34 @@ class HypervisorContract(AgentContract):
         found = await again.domains()
         assert [found[boot.wanted.vm] for boot in (running, off)] == had
 
+    async def test_the_usage_of_guests_in_memory(self, bed: Bed) -> None:
+        running, paused, off, transient = [await bed.boot() for _ in range(4)]
+        bed.define_foreign(str(uuid.uuid4()), domain_name(new_vm()))
+        hypervisor = bed.hypervisor
+        for boot in (running, paused, off, transient):
+            await hypervisor.start(boot)
+        await hypervisor.persist(off.wanted.vm)
+        await hypervisor.pause(paused.wanted.vm)
+        for boot in (off, transient):
+            await hypervisor.destroy(boot.wanted.vm)
+        before = await hypervisor.usage()
+        vm, still = running.wanted.vm, paused.wanted.vm
+        assert before.keys() >= {vm, still}
+        assert not before.keys() & {off.wanted.vm, transient.wanted.vm}
+        assert all(domain_name(each) for each in before), "no foreign ones"
+        assert (before[vm].state, before[still].state) == (1, 3)
+        assert before[vm].vcpus in (None, running.wanted.vcpus)
+        assert before[vm].memory_maximum in (None, running.wanted.memory_mib * 1024**2)
+        after = await hypervisor.usage()
+        for each in (vm, still):
+            assert after[each].sources == before[each].sources
+            for name in COUNTERS:
+                earlier, later = getattr(before[each].totals, name), getattr(after[each].totals, name)
+                assert (earlier is None) == (later is None) and (earlier is None or later >= earlier), name
+        await hypervisor.destroy(vm)
+        await hypervisor.start(boots(running, 2))
+        assert (await hypervisor.usage())[vm].boot != before[vm].boot
+
     async def test_events_nudge(self, bed: Bed) -> None:
         nudges: list[str | None] = []
         watch = asyncio.create_task(bed.hypervisor.watch(nudges.append))
@@ -276,3 +305,5 @@ class HypervisorContract(AgentContract):
             await away.look(new_vm())
         with pytest.raises(Unreachable):
             await away.domains()
+        with pytest.raises(Unreachable):
+            await away.usage()
