@@ -22,6 +22,7 @@ from gateway.access.sessions import Sessions
 from gateway.access.sites import Sites
 from gateway.access.tickets import Tickets
 from gateway.access.uses import Uses
+from gateway.endings import Endings
 from gateway.http import parameters
 from gateway.http.problems import Problem, invalid_parameter
 from gateway.http.security_headers import SecurityHeaders
@@ -104,8 +105,10 @@ class Gateway:
     hub: Hub = field(init=False)
     #: counts of events in ranges that are wholly in the past
     marks: Kept = field(default_factory=Kept)
+    endings: Endings = field(init=False)
 
     def __post_init__(self) -> None:
+        self.endings = Endings(self.pool, self.position, self.stop)
         self.hub = Hub(self.nc, self.store)
 
     def end(self, task: asyncio.Task[None]) -> None:

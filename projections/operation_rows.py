@@ -231,6 +231,13 @@ async def get(pool: Pool, operation: str, *, mine: Mine) -> tuple[OperationView 
     return (shown(found.row) if found.row else None), found.position
 
 
+async def ended(pool: Pool, ids: list[str]) -> tuple[list[OperationView], int]:
+    """Those of these operations that have ended, and the log position. Raises ReadModelsUnavailable."""
+    query = _QUERY.format(where="o.id = ANY (%(ids)s) AND o.status = ANY (%(ended)s)")
+    found = await fetch(pool, query, {"ids": ids, "ended": sorted(each.value for each in rules.ENDED)})
+    return [shown(row) for row in found.rows], found.position
+
+
 def shown(row: DictRow) -> OperationView:
     """The operation in a row of the query. Raises ReadModelsUnavailable."""
     return view(parsed(STORED, row["state"]), row["steps"])

@@ -1,4 +1,4 @@
-"""Wait for operations to end: read the operation again whenever the read models move."""
+"""Wait for operations to end."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,10 +11,6 @@ from projections import aggregates, operation_rows
 from projections.books import TABLES
 from projections.database import ReadModelsUnavailable
 from projections.operation_rows import OperationView
-
-#: Minimum seconds between two reads of one operation while the log moves: the first, the largest, and the factor. With
-#: little traffic, an operation is read after each of its events; with much traffic, a few times a second.
-FIRST_PAUSE, LAST_PAUSE, GROWTH = 0.002, 0.25, 1.3
 
 
 def has_ended(operation: OperationView) -> bool:
@@ -30,16 +26,14 @@ async def ended(gateway: Gateway, operation: str, seconds: float) -> tuple[Opera
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    pause = FIRST_PAUSE
-    while True:
-        seen = gateway.position.value
+    with gateway.endings.waiting(operation) as waiter:
         found, position = await operation_rows.get(gateway.pool, operation, mine=None)
-        now = loop.time()
-        if (found is not None and has_ended(found)) or now >= deadline or gateway.stop.is_set():
+        if (found is not None and has_ended(found)) or gateway.stop.is_set():
             return found, position
-        await gateway.position.reach(seen + 1, deadline - now)
-        await asyncio.sleep(min(now + pause, deadline) - loop.time())
-        pause = min(pause * GROWTH, LAST_PAUSE)
+        await asyncio.wait([waiter], timeout=max(0.0, deadline - loop.time()))
+        if waiter.done() and (ended := waiter.result()) is not None:
+            return ended
+    return await operation_rows.get(gateway.pool, operation, mine=None)
 
 
 async def ended_after(gateway: Gateway, operation: str, position: int, seconds: float) -> OperationView | None:
