@@ -43,6 +43,7 @@ from domain.guest import Guest
 from domain.guest_usage import UsageSeries
 from domain.kinds import KINDS, NAMES
 from domain.operation import Operation
+from domain.vm.preview import VmPreview
 from eventstore.integrity import schemas
 from eventstore.integrity.checkpoints import Checkpoint
 from eventstore.integrity.schemas import DIALECT, Document, file_name, headers_schema
@@ -57,6 +58,8 @@ from runtime.bus.replies import Refusal
 
 ASYNCAPI = "asyncapi.json"
 
+#: The verb that is a question: it changes nothing, and its answer is no `CommandReply`.
+PREVIEW = "preview"
 Subject = Callable[..., str]
 
 BYTES = bytes
@@ -73,7 +76,7 @@ class Travels:
 
 TRAVELS: Mapping[Subject, Travels] = {
     subjects.event: Travels(tuple(all_types().values())),
-    subjects.command: Travels((CommandRequest,), (CommandReply[Operation, Any],)),
+    subjects.command: Travels((CommandRequest,), (CommandReply[Operation, Any], VmPreview)),
     subjects.wanted: Travels((Wanted,)),
     subjects.report: Travels((NodeReport, RefusedDocument)),
     subjects.register: Travels((Introduction,), (LeaseGranted,)),
@@ -117,7 +120,7 @@ EARLIER: tuple[Subject, ...] = (subjects.parked_before,)
 PARAMETERS: Mapping[tuple[str, str], Iterable[str]] = {
     ("event", "kind"): NAMES,
     ("command", "kind"): list(KINDS),
-    ("command", "verb"): sorted({verb.name for kind in KINDS.values() for verb in kind.verbs}),
+    ("command", "verb"): sorted({verb.name for kind in KINDS.values() for verb in kind.verbs} | {PREVIEW}),
 }
 """The values of a channel's parameter, where they are known."""
 
@@ -254,7 +257,8 @@ def async_api() -> Document:
 def commands(asks: Document) -> dict[str, Document]:
     """The verbs of each kind, as operations of one channel."""
     every = [(kind, verb) for kind in KINDS.values() for verb in kind.verbs]
-    return {f"command.{kind.name}.{verb.name}": {**asks, "summary": verb.summary} for kind, verb in every}
+    found = {f"command.{kind.name}.{verb.name}": {**asks, "summary": verb.summary} for kind, verb in every}
+    return {**found, f"command.vm.{PREVIEW}": {**asks, "summary": "What a create would do; nothing is stored"}}
 
 
 def parameters(channel: Channel) -> Document:

@@ -14,6 +14,7 @@ from cli.asyncapi import Incomplete, Travels, async_api, channels, documents
 from domain.contract import LeaseNote
 from eventstore.integrity.schemas import text_of, write
 from eventstore.log.upcast import all_types
+from handlers.commands import preview
 from handlers.commands.routes import ROUTES
 from runtime import subjects
 from runtime.bus import streams
@@ -85,7 +86,8 @@ def test_every_stream_and_every_type_is_there() -> None:
     assert set(all_types()) == set(document["channels"]["event"]["messages"])
     assert document["channels"]["event"]["address"] == "nebula.events.{project}.{kind}.{id}"
     verbs = document["channels"]["command"]["parameters"]["verb"]["enum"]
-    assert {verb for _, verb in ROUTES} == set(verbs)
+    assert {verb for _, verb in ROUTES} | {preview.VERB} == set(verbs)
+    assert f"command.{preview.KIND}.{preview.VERB}" in document["operations"]
     assert {f"command.{kind}.{verb}" for kind, verb in ROUTES} <= document["operations"].keys()
     assert document["operations"]["register"]["reply"] == {"channel": {"$ref": "#/channels/register.reply"}}
 
