@@ -31,6 +31,7 @@ NAMES = (
     "console",
     "several",
     "bursts",
+    "watchers",
 )
 LARGE = ("scale", "rounds", "fleet", "run")
 """Those that take many minutes: they are run by their names only."""

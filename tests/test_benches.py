@@ -8,7 +8,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from bench import bursts, fleet, fleet_parts, homes, rounds, run
+from bench import bursts, fleet, fleet_parts, homes, rounds, run, watchers
 from bench.cloud import Cloud
 from bench.fleet_parts import ROLES
 from runtime.local.child import ServerError, spawn
@@ -162,3 +162,9 @@ async def test_small_bursts() -> None:
 def test_an_event_is_shown_with_the_first_notice_at_or_after_it() -> None:
     heard = bursts.Heard(positions=[3, 7], moved=[1.0, 2.0])
     assert [heard.shown(position) for position in (3, 4, 7, 8)] == [1.0, 2.0, 2.0, None]
+
+
+async def test_a_few_watchers() -> None:
+    found = await watchers.measure(feeds=3, rates=[5.0], seconds=1.0)
+    assert found["feeds"] == 3
+    assert 0 < found["rate_5"]["delay_p50_ms"] <= found["rate_5"]["delay_p95_ms"]
