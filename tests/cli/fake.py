@@ -74,6 +74,7 @@ USAGE: Document = {
         for number, (cpu, memory) in enumerate(((None, None), (0.0, 2**28), (1.0, 2**29), (2.0, 2**30)))
     ],
 }
+PREVIEW = "/v1/projects/{project}/vm-preview"
 #: The parameters of which it knows what they mean.
 KNOWN = {
     "wait",
@@ -259,6 +260,8 @@ class Platform:
         if method == "GET":
             return self.read(template, ids, path, query)
         said = self.judged(method, template, body)
+        if template == PREVIEW:
+            return self.preview(ids["project"], said)
         earlier = self.remembered.get((method, path, key)) if key else None
         if earlier is not None and earlier[0] != said:
             name = "Idempotency-Key"
@@ -275,6 +278,14 @@ class Platform:
         headers = {"Location": f"/v1/operations/{op_id}"} | ({"Idempotent-Replayed": "true"} if earlier else {})
         return Answer(made, op["position"], 200 if over else 202, headers)
 
+    def preview(self, project: str, said: Document) -> Answer:
+        """What a create would do: there is one node, with room."""
+        self.project(project)
+        size = {name: said.get(name, VM[name]) for name in ("vcpus", "memory_mib", "disk_gib")}
+        considered = [{"node": "host-1", "reason": None, "more": 0}]
+        found = {"node": "host-1", "considered": considered, "warnings": self.warnings, "size": size}
+        return Answer({**found, "position": len(self.events)}, len(self.events))
+
     def check_positions(self, query: Document) -> None:
         """Raises Problem for a position that the log has not reached."""
         for name in {"min_position", "after", "at", "page_token"} & query.keys():
@@ -284,8 +295,9 @@ class Platform:
 
     def judged(self, method: str, template: str, body: bytes) -> Document:
         """A body that the gateway takes. Raises Problem."""
+        create = next(action for action in ACTIONS if action.kind == "vm" and action.creates)
         for action in ACTIONS:
-            if (action.method, action.path) == (method, template):
+            if (action.method, action.path) == (method, template) or (template == PREVIEW and action is create):
                 try:
                     action.body.model_validate_json(body or b"{}")
                 except ValidationError as error:

@@ -147,3 +147,19 @@ def test_the_events_of_it_all(real: Cli) -> None:
     assert types[0] == "nebula.node.NodeRegistered"
     feed = real.run("feed", "--limit", "3", "-o", "json").stdout.splitlines()
     assert [json.loads(line)["prev"] for line in feed] == [0, 1, 2]
+    newest = [json.loads(line)["position"] for line in real.run("events", "--newest", "-o", "json").stdout.splitlines()]
+    assert newest == list(range(len(newest), 0, -1))
+    limited = real.run("events", "--newest", "--limit", "2", "-o", "json").stdout.splitlines()
+    assert [json.loads(line)["position"] for line in limited] == newest[:2]
+    assert "not both" in real.run("events", "--newest", "--follow").stderr
+
+
+def test_one_event_of_it_all(real: Cli) -> None:
+    found = real.json("event", "1")
+    assert (found["position"], found["chain"]["valid"], found["chain"]["mac"]) == (1, True, "right")
+    said = real.run("event", "1").stdout
+    assert "chain: it is valid\n" in said and "MAC: right\n" in said
+    assert "event_not_found" in real.refusal("event", "999999")
+    marks = real.json("marks", "--buckets", "5")
+    assert sum(item["events"] for item in marks["items"]) == marks["position"]
+    assert real.run("marks").stdout.splitlines()[0].split() == ["FROM", "TO", "EVENTS", "FAILURES", "BEGAN"]

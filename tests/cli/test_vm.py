@@ -38,6 +38,17 @@ def test_create_need_not_wait(nebula: Nebula, platform: Platform, option: tuple[
     assert [method for method, *_ in platform.requests] == ["POST"]
 
 
+def test_a_dry_run_creates_nothing(nebula: Nebula, platform: Platform) -> None:
+    platform.warnings = [{"code": "user_data_unknown", "detail": "it begins with nothing known"}]
+    ran = nebula("vm", "create", "web-1", "--image", "debian-12", "--vcpus", "3", "--dry-run")
+    assert ran.status == 0
+    assert "node        host-1" in ran.out and "vcpus 3" in ran.out
+    assert "warning: user-data: it begins with nothing known" in ran.err
+    assert nebula("vm", "create", "web-1", "--image", "i", "--dry-run", "-o", "json").json["node"] == "host-1"
+    assert not platform.vms
+    assert nebula("vm", "create", "WEB", "--image", "i", "--dry-run").status == 1
+
+
 def test_create_fails_as_the_operation_does(nebula: Nebula, platform: Platform) -> None:
     platform.fails_with = {"code": "image_unreadable", "detail": "the image is not there"}
     ran = nebula("vm", "create", "web-1", "--image", "debian-12")
