@@ -6,8 +6,6 @@ started or restarted, the secrets of its last and its next boot are both valid, 
 one.
 """
 
-import asyncio
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,14 +17,12 @@ from domain.contract import SeedMedium
 from domain.vm import Phase, Vm, VmStarted
 from domain.vm.kind import VM
 from eventstore.log.envelope import Ref
-from eventstore.vault.vault import Erased, WrongMasterKey
+from eventstore.vault.vault import Erased
 from projections import bulk
 from projections.compare import Difference
 from projections.database import Connection, Pool, clean, clean_json, fetch, parsed, select
-from projections.model import Batch, ReadModel, Secrets, Session, Step, changes
-from runtime import logs
-
-log = logs.get(__name__)
+from projections.model import Batch, ReadModel, Session, Step, changes
+from projections.seed_hashes import hashed, hashes
 
 #: Phases in which a VM's guest does not run. A boot may be ordered.
 OFF = (Phase.STOPPED, Phase.SUSPENDED, Phase.FAILED)
@@ -133,10 +129,6 @@ def evolve(seed: Seed | None, vm: Vm, event: Event) -> Seed | None:
     return Seed(vm.project, vm.id, vm.name, vm.ssh_keys, vm.user_data, vm.boots, booted, vm.disk)
 
 
-def hashed(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode()).digest()
-
-
 async def load(conn: Connection, batch: Batch) -> dict[Ref, Seed | None]:
     """The stored seeds of the VMs of a batch. A VM without a node has none."""
     requested = [ref for ref, vm in batch.states("vm").items() if vm.node is not None]
@@ -179,37 +171,26 @@ async def save(session: Session, before: Mapping[Ref, Seed | None], after: Mappi
     seeds = changes(before, after)
     if not seeds:
         return
-    kept = [seed for seed in seeds.values() if seed is not None]
-    secret_hashes = await asyncio.gather(*(hashes(session.secrets, seed) for seed in kept))
     new, old = list[bulk.Values](), list[bulk.Values]()
+    booting: dict[Ref, Seed] = {}
     for ref, seed in seeds.items():
         if seed is not None:
-            (old if before.get(ref) is not None else new).append(_values(seed))
+            earlier = before.get(ref)
+            (old if earlier is not None else new).append(_values(seed))
+            if earlier is None or earlier.valid_boots != seed.valid_boots:
+                booting[ref] = seed
+    found = await hashes(session.secrets, [(seed.vm, seed.valid_boots) for seed in booting.values()])
     secrets = [
         (each, seed.project, seed.vm, boot)
-        for seed, found in zip(kept, secret_hashes, strict=True)
-        for boot, each in zip(seed.valid_boots, found, strict=False)
+        for seed, hashes_ in zip(booting.values(), found, strict=True)
+        for boot, each in zip(seed.valid_boots, hashes_, strict=False)
     ]
-    known = [(ref.project, ref.id) for ref in seeds if before.get(ref) is not None]
-    await bulk.delete(session.conn, SECRET_ROWS, known, ("project", "vm"))
-    await bulk.delete(session.conn, SEED_ROWS, [(ref.project, ref.id) for ref, seed in seeds.items() if seed is None])
+    ended = [(ref.project, ref.id) for ref, seed in seeds.items() if seed is None]
+    changed = [(ref.project, ref.id) for ref in booting if before.get(ref) is not None]
+    await bulk.delete(session.conn, SECRET_ROWS, [*ended, *changed], ("project", "vm"))
+    await bulk.delete(session.conn, SEED_ROWS, ended)
     await bulk.write(session.conn, SEED_ROWS, new, old, many=session.many)
     await bulk.write(session.conn, SECRET_ROWS, secrets, (), many=session.many)
-
-
-async def hashes(secrets: Secrets, seed: Seed) -> list[bytes]:
-    """The hashes of the valid secrets of a seed; none if the VM's key was destroyed or cannot be opened."""
-    try:
-        return [hashed(await secrets.seed_secret(seed.vm, boot)) for boot in seed.valid_boots]
-    except Erased:
-        return []
-    except WrongMasterKey as error:
-        log.error(
-            "a guest's secrets cannot be derived: put the right master key in its place, then run `nebula rebuild`",
-            vm=seed.vm,
-            error=str(error),
-        )
-        return []
 
 
 async def key_is_destroyed(session: Session, table: str, difference: Difference) -> bool:

@@ -22,7 +22,10 @@ from eventstore.log.group import GroupCommit
 from eventstore.log.jetstream import Conflict, Message, Stream, Unavailable
 from eventstore.log.received import EXPECTED
 from runtime import subjects
+from runtime.bus import bulk
 from runtime.bus.api import api
+from runtime.bus.headers import parsed
+from runtime.bus.quick_client import QuickClient
 
 NOT_FOUND = 404
 #: Maximum number of keys that are read with one request.
@@ -63,6 +66,22 @@ class KeyStore:
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_asked())
         return await answer
+
+    async def values_of(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The newest values of these keys, as far as they are quickly found. A replica may answer that lags.
+
+        Missing are keys that were erased or never stored, and all of them while the server does not answer.
+        """
+        found: dict[str, bytes] = {}
+        if isinstance(self._nc, QuickClient):
+            with contextlib.suppress(NatsError, OSError, TimeoutError):
+                for start in range(0, len(names), MOST_TOGETHER):
+                    some = [subjects.vault_key(name) for name in names[start : start + MOST_TOGETHER]]
+                    what = {"multi_last": some, "batch": len(some)}
+                    for headers, value in await bulk.ask(self._nc, self._stream.name, what, self._timeout):
+                        subject = (parsed(headers) or {}).get("Nats-Subject", "")
+                        found[subject.rpartition(".")[2]] = value
+        return {name: found[name] for name in names if found.get(name)}
 
     async def _read_asked(self) -> None:
         try:

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import hmac
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,9 +113,19 @@ class Vault:
 
     async def seed_secret(self, vm: str, boots: int) -> str:
         """The secret (32 URL-safe characters, 192 bits) of a VM's n-th boot. Raises Erased if the key was destroyed."""
-        key = await self._key(vm, make=True, fresh=True, soon=True)
-        mac = hmac.new(key, f"seed:{vm}:{boots}".encode(), hashlib.sha256).digest()
-        return base64.urlsafe_b64encode(mac[:24]).decode()
+        return _seed_secret(await self._key(vm, make=True, fresh=True, soon=True), vm, boots)
+
+    async def seed_secrets(self, boots_of: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+        """The secrets of these boots of many VMs, by VM: it takes a third of the time of `seed_secret` for each.
+
+        VMs are missing whose keys have to be looked at closely: `seed_secret` says why.
+        """
+        found: dict[str, list[str]] = {}
+        for vm, value in (await self._store.values_of([*boots_of])).items():
+            with contextlib.suppress(WrongMasterKey):
+                key = self._master.unwrap(vm, value)
+                found[vm] = [_seed_secret(key, vm, boots) for boots in boots_of[vm]]
+        return found
 
     async def mac_key(self, name: str) -> bytes:
         """The key with this name for message authentication codes, created if there is none. Raises Erased."""
@@ -201,3 +212,8 @@ class Vault:
         except Conflict:
             return await self._stored(vm)
         return key
+
+
+def _seed_secret(key: bytes, vm: str, boots: int) -> str:
+    mac = hmac.digest(key, f"seed:{vm}:{boots}".encode(), hashlib.sha256)
+    return base64.urlsafe_b64encode(mac[:24]).decode()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from nats.errors import ConnectionClosedError, Error as NatsError, StaleConnectionError
@@ -60,12 +60,19 @@ def is_stored(headers: bytes) -> bool:
 async def get(nc: QuickClient, stream: str, first: int, count: int, wait: float) -> list[Bytes]:
     """Up to `count` messages from position `first` on: fewer at the end of the stream, and after MOST_BYTES.
 
+    Raises as `ask`.
+    """
+    return await ask(nc, stream, {"seq": first, "batch": count, "max_bytes": MOST_BYTES}, wait)
+
+
+async def ask(nc: QuickClient, stream: str, what: Mapping[str, object], wait: float) -> list[Bytes]:
+    """The messages that answer a batched direct get.
+
     Raises TimeoutError if nothing comes for `wait` seconds, nats.errors.Error.
     """
     inbox, connection = nc.new_inbox(), nc.stats["reconnects"]
     async with collected(nc, inbox) as bulk:
-        ask = {"seq": first, "batch": count, "max_bytes": MOST_BYTES}
-        await nc.publish(api(nc, f"DIRECT.GET.{stream}"), json.dumps(ask).encode(), reply=inbox)
+        await nc.publish(api(nc, f"DIRECT.GET.{stream}"), json.dumps(what).encode(), reply=inbox)
         silent, before = 0.0, 0
         while not await happens(bulk.ended, LOOK):
             if nc.is_closed:

@@ -14,6 +14,7 @@ from eventstore.vault.keystore import Entry, KeyStore, adopt
 from eventstore.vault.masterkey import Ring
 from eventstore.vault.vault import Erased, Vault, VaultUnavailable, WrongMasterKey
 from runtime import subjects
+from runtime.bus.quick_client import QuickClient
 from runtime.bus.streams import ensure_all
 from runtime.local.servers import NatsServer, start_nats
 from tests.eventstore.log import connection, some_id
@@ -238,6 +239,26 @@ async def test_secrets_at_the_same_time_are_read_together(nc: Client, tmp_path: 
     assert all(isinstance(found[vm], Erased) for vm in gone)
     assert {vm: await vault.seed_secret(vm, 1) for vm in new} == {vm: found[vm] for vm in new}
     assert store.single <= len(new) + 1, "only those that the batch did not have"
+
+
+async def test_many_secrets_are_those_of_each(nc: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that were destroyed, were never made, or are junk, are left to a closer look."""
+    monkeypatch.setattr("eventstore.vault.keystore.MOST_TOGETHER", 7)
+    vault, quick = await other(nc, tmp_path), QuickClient()
+    assert nc.connected_url is not None
+    await quick.connect(nc.connected_url.geturl())
+    known, gone = ([some_id() for _ in range(20)] for _ in range(2))
+    expected = {vm: [await vault.seed_secret(vm, boots) for boots in (3, 4)] for vm in (*known, *gone)}
+    for vm in gone:
+        await vault.destroy(vm)
+    junk, never = some_id(), some_id()
+    await nc.publish(subjects.vault_key(junk), b"junk")
+    await nc.flush()
+    many = Vault.of(quick, tmp_path / "master.key")
+    found = await many.seed_secrets(dict.fromkeys([junk, *gone, *known, never], (3, 4)))
+    assert found == {vm: expected[vm] for vm in known}
+    assert await Vault.of(nc, tmp_path / "master.key").seed_secrets({known[0]: [3]}) == {}
+    await quick.close()
 
 
 async def test_a_process_that_may_store_no_key_waits_for_that_of_handlers(nc: Client, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,6 +45,9 @@ class FixedSecrets:
 
     async def seed_secret(self, vm: str, boots: int) -> str:
         return f"{vm}/{boots}"
+
+    async def seed_secrets(self, boots_of: Mapping[str, Sequence[int]]) -> dict[str, list[str]]:
+        return {vm: [await self.seed_secret(vm, each) for each in boots] for vm, boots in boots_of.items()}
 
     async def unsealed(self, sealed: Sealed) -> bytes:
         return sealed.ciphertext.encode()
