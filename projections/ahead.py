@@ -11,18 +11,22 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from projections.books import Judged
 from runtime.tasks.tasks import happens
 
-#: Maximum number of messages in one batch; as many more are read ahead.
 MOST = 8192
+"""The usual maximum number of messages in one batch."""
 #: Seconds without a message after which a batch is complete, even if the log should have more.
 QUIET = 1.0
 
 
 class Ahead:
-    """The messages of the log in batches. `goal`: batches up to this position are filled up to MOST."""
+    """The messages of the log in batches. `goal`: batches up to this position are filled.
 
-    def __init__(self, source: AsyncGenerator[Sequence[Judged], None], goal: int) -> None:
+    `most`: the maximum number of messages in such a batch (None: MOST); as many more are read ahead.
+    """
+
+    def __init__(self, source: AsyncGenerator[Sequence[Judged], None], goal: int, most: int | None = None) -> None:
         self._source = source
         self._goal = goal
+        self._most = most or MOST
         self._waiting: list[Judged] = []
         self._arrived, self._taken = asyncio.Event(), asyncio.Event()
 
@@ -33,21 +37,22 @@ class Ahead:
                 if not self._waiting:
                     await self._arrived.wait()
                 elif self._complete() or reader.done() or not await happens(self._arrived, QUIET):
-                    batch, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+                    most = self._most if self._waiting[0][0].position <= self._goal else MOST
+                    batch, self._waiting = self._waiting[:most], self._waiting[most:]
                     self._taken.set()
                     yield batch
                 self._arrived.clear()
             await reader
 
     def _complete(self) -> bool:
-        return len(self._waiting) >= MOST or self._waiting[-1][0].position >= self._goal
+        return len(self._waiting) >= self._most or self._waiting[-1][0].position >= self._goal
 
     async def _read(self) -> None:
         try:
             async for batch in self._source:
                 self._waiting += batch
                 self._arrived.set()
-                while len(self._waiting) >= MOST:
+                while len(self._waiting) >= self._most:
                     self._taken.clear()
                     await self._taken.wait()
         finally:

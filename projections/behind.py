@@ -13,6 +13,7 @@ from eventstore.log.follow import follow
 from eventstore.log.macs import EventKeys
 from eventstore.log.store import Unavailable
 from projections import preparing
+from projections.ahead import Ahead
 from projections.books import Judged, judged
 from projections.prepared import Item
 from runtime import logs, subjects
@@ -28,9 +29,16 @@ SIZE = 2048
 """Positions of a range."""
 WORTH_IT = 50_000
 """Messages from which on other processes are started: each costs half a second of a processor."""
+BATCH = 16_384
+"""Messages of a batch then: each row is written less often, and a transaction takes about a second."""
 MOST_WORKERS = 3
 _SECONDS = 5.0
 """Seconds without a message after which the log is read in the usual way."""
+
+
+def ahead(nc: Client, after: int, goal: int, event_keys: EventKeys | None) -> Ahead:
+    """The messages after a position, for ever, in batches. They are large up to `goal`, if there are many."""
+    return Ahead(messages(nc, after, goal, event_keys), goal, BATCH if goal - after >= WORTH_IT else None)
 
 
 async def messages(
@@ -78,6 +86,7 @@ class Ranges:
         self._event_keys = event_keys
         self._workers: list[Worker] = []
         self._idle = asyncio.Queue[Worker]()
+        self._starting = set[asyncio.Task[None]]()
 
     @property
     def at_once(self) -> int:
@@ -90,12 +99,20 @@ class Ranges:
             for _ in range(min(MOST_WORKERS, max(1, len(os.sched_getaffinity(0)) - 1)) if orders else 0):
                 worker = await Worker.start(preparing.__name__, orders)
                 self._workers.append(worker)
-                self._idle.put_nowait(worker)
+                starting = asyncio.create_task(self._started(worker), name=f"start of {worker.pid}")
+                self._starting.add(starting)
+                starting.add_done_callback(self._starting.discard)
         except (OSError, Unavailable, CannotRun) as error:  # `follow` waits for keys, and says what is wrong with them
             log.info("the log is read in one process", error=str(error))
         return self
 
+    async def _started(self, worker: Worker) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            await worker.ask([])
+        self._idle.put_nowait(worker)
+
     async def __aexit__(self, *_: object) -> None:
+        await end(list(self._starting))
         for worker in self._workers:
             await worker.stop()
 
@@ -112,6 +129,8 @@ class Ranges:
         return judged_ones if positions == list(range(first, last + 1)) else []
 
     async def _prepared(self, found: Sequence[Bytes]) -> list[Item | None]:
+        if self._starting and self._idle.empty():
+            return [None] * len(found)  # this process judges them, and does not wait for the others
         worker = await self._idle.get()
         try:
             prepared: list[Item | None] = await worker.ask(found)

@@ -29,7 +29,6 @@ from eventstore.log.store import EventStore, Unavailable
 from eventstore.parking.parking import Parking
 from eventstore.vault.vault import VaultUnavailable
 from projections import behind, bulk, copies, database, reached, upgrade
-from projections.ahead import Ahead
 from projections.books import MODELS, Judged, Models
 from projections.database import Connection
 from projections.holes import complete
@@ -178,7 +177,7 @@ class Runner:
             self.failing_since = None
         self._known, recent = {}, Recent()
         goal = end if until is None else until
-        ahead = Ahead(behind.messages(self._nc, after, goal, self._event_keys), goal)
+        ahead = behind.ahead(self._nc, after, goal, self._event_keys)
         async with fewer_collections(), bulk.by_key(conn), contextlib.aclosing(ahead.batches()) as batches:
             if lacks_indexes and end - after < behind.WORTH_IT:
                 await copies.index(conn, self._models)

@@ -5,7 +5,7 @@ import gc
 from collections.abc import AsyncIterator
 
 #: New objects until a collection; collections of young objects until one of older ones; of these until a full one.
-THRESHOLDS = (50_000, 20, 50)
+THRESHOLDS = (200_000, 20, 50)
 
 
 @contextlib.asynccontextmanager

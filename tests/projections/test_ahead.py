@@ -70,6 +70,17 @@ async def test_batches_are_full_up_to_the_goal(size: int) -> None:
     assert source.closed
 
 
+async def test_batches_up_to_the_goal_may_be_larger() -> None:
+    source, found = Source(1000, 7), list[int]()
+    async with contextlib.aclosing(Ahead(source.messages(), 700, 300).batches()) as batches:
+        async for batch in batches:
+            assert len(batch) <= (300 if batch[0][0].position <= 700 else 100)
+            found.append(batch[-1][0].position)
+            if found[-1] == 1000:
+                break
+    assert found[:2] == [300, 600]
+
+
 async def test_after_the_goal_it_does_not_wait_for_more() -> None:
     assert await taken(Source(5, 1), goal=0, until=5) == [1, 2, 3, 4, 5]
 

@@ -34,14 +34,17 @@ from tests.integrity.logs import Log, running
 from tests.integrity.test_log import with_holes
 from tests.integrity.test_malformed import spoil
 from tests.integrity.test_sound import Signed
+from tests.projections.worker import PatientRanges
 from tests.waiting import eventually
 
 VMS = 60
+IMPATIENT = behind.Ranges
 
 
 @pytest.fixture(autouse=True)
 def worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(behind, "WORTH_IT", 1)
+    monkeypatch.setattr(behind, "Ranges", PatientRanges)
 
 
 async def read(log: Log, keys: EventKeys) -> list[Judged]:
@@ -102,6 +105,17 @@ async def test_killed_processes_only_make_it_slower(monkeypatch: pytest.MonkeyPa
         return await ask(self, request)
 
     monkeypatch.setattr(workers.Worker, "ask", killed)
+    async with running() as log:
+        await log.grow(30)
+        end = await log.store.last_position()
+        async with asyncio.timeout(30):
+            found = await read(log, KEYS)
+        assert [one.position for one, _ in found] == list(range(1, end + 1))
+
+
+async def test_it_does_not_wait_for_other_processes_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behind, "Ranges", IMPATIENT)
+    monkeypatch.setattr(workers.Worker, "ask", lambda *_: asyncio.Event().wait())
     async with running() as log:
         await log.grow(30)
         end = await log.store.last_position()

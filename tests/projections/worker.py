@@ -15,9 +15,19 @@ from projections.runner import Runner
 from runtime.bus.quick_client import QuickClient
 
 
+class PatientRanges(behind.Ranges):
+    """Reads nothing until the other processes can help: a short log would be read before they have started."""
+
+    async def __aenter__(self) -> "PatientRanges":
+        await super().__aenter__()
+        await asyncio.gather(*self._starting)
+        return self
+
+
 async def main(url: str, dsn: str, key: str, event_keys: str | None = None) -> None:
     if event_keys is not None:
-        behind.WORTH_IT, behind.SIZE, ahead.MOST = 1, 16, 64
+        behind.WORTH_IT, behind.SIZE, behind.BATCH, ahead.MOST = 1, 16, 64, 64
+        behind.Ranges = PatientRanges  # type: ignore[misc]
     nc = QuickClient()
     await nc.connect(url)
     keys = Keyring(Path(event_keys)) if event_keys is not None else None
