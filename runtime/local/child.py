@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 STOP_SECONDS = 10.0
 
@@ -25,12 +26,24 @@ class ServerError(Exception):
     """A server cannot be started or reached. The message is one line that says what is missing and what to do."""
 
 
+class Process(Protocol):
+    """As `asyncio.subprocess.Process`, or a fork (`forks.py`)."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    async def wait(self) -> int: ...
+    def send_signal(self, signal: int, /) -> None: ...
+    def kill(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Child:
     """A child process. `log`: the file of its stdout and stderr, which begin at byte `log_start`."""
 
     name: str
-    process: asyncio.subprocess.Process
+    process: Process
     log: Path
     log_start: int
 
@@ -76,18 +89,21 @@ async def spawn(
     death_signal: str = "TERM",
     new_session: bool = True,
     namespace: str | None = None,
+    without: str | None = None,
+    stdin: int = asyncio.subprocess.DEVNULL,
 ) -> Child:
     """Start `argv` with our environment plus `env`, as user `user` of the system (another user requires root).
 
     `namespace`: the network namespace in which it runs, of those that `ip netns` has named; None for ours.
 
     `death_signal`: the signal that the kernel sends it when this process ends. `new_session`: Ctrl-C at our terminal
-    does not reach it.
+    does not reach it. `without`: the beginning of the names of variables of our environment that it does not get.
     """
     guard = [] if namespace is None else ["ip", "netns", "exec", namespace]
     guard += ["setpriv", "--pdeathsig", death_signal]
     if user is not None:
         guard += ["--reuid", user, "--regid", user, "--init-groups"]
+    inherited = {name: value for name, value in os.environ.items() if without is None or not name.startswith(without)}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         log.chmod(0o600)
@@ -96,10 +112,10 @@ async def spawn(
             *guard,
             "--",
             *argv,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=stdin,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, **(env or {})},
+            env=inherited | dict(env or {}),
             start_new_session=new_session,
         )
     return Child(name, process, log, log_start)

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from runtime.local.child import Child, spawn
+from runtime.local.forks import Forks
 from runtime.tasks.backoff import Backoff
 
 log = structlog.get_logger(__name__)
@@ -39,6 +40,8 @@ class Supervisor:
 
     roles: Sequence[Role]
     log_folder: Path
+    #: starts the roles that can be forks; None: each role is a new interpreter
+    forks: Forks | None = None
     _running: dict[str, Child] = field(default_factory=dict)
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -75,13 +78,18 @@ class Supervisor:
         """The process ids of the roles that run now, by name."""
         return {name: child.pid for name, child in self._running.items() if child.running}
 
+    async def _start(self, role: Role) -> Child:
+        """Raises OSError."""
+        start = self.forks.spawn if self.forks is not None else spawn
+        file = self.log_folder / f"{role.name}.log"
+        return await start(role.name, role.argv, file, env=role.env, namespace=role.namespace)
+
     async def _keep(self, role: Role) -> None:
         pauses = RESTART.pauses()
         while True:
             born = time.monotonic()
             try:
-                file = self.log_folder / f"{role.name}.log"
-                child = await spawn(role.name, role.argv, file, env=role.env, namespace=role.namespace)
+                child = await self._start(role)
             except OSError as error:
                 pause = next(pauses)
                 log.warning("role cannot be started", role=role.name, error=str(error), restart_in_s=round(pause, 2))

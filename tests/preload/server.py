@@ -17,8 +17,9 @@ import sys
 import threading
 from typing import Any, TypedDict
 
-from tests.preload import linux
+from runtime.local import linux
 from tests.preload.client import LONGEST, Preload, limits
+from tests.preload.linux import fork_sibling
 
 ROOMS = ("domain", "eventstore", "handlers", "projections", "gateway", "node_daemon", "runtime", "cli")
 #: The first registers its commands with other modules, and so is imported once, as `__main__`. No role needs the other.
@@ -100,7 +101,7 @@ def next_start(connection: socket.socket) -> Start:
             request = b""
         if not request:
             os._exit(0)
-        if linux.fork_sibling() == 0:
+        if fork_sibling() == 0:
             break
         for number in files:
             os.close(number)

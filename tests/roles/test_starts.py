@@ -1,5 +1,6 @@
 """A role waits for its servers at its start and later, says so in one line, and ends where waiting mends nothing."""
 
+import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -77,7 +78,7 @@ async def test_roles_wait_for_their_servers(nats_server: NatsServer, postgres: P
         await database.close()
         await all_say(started, WAITS, "NATS at", times=3)
         for running in started:
-            running.child.process.terminate()
+            running.child.process.send_signal(signal.SIGTERM)
         for running in started:
             assert await running.ends() == 0, running.log.read_text()
             said = running.log.read_text()

@@ -36,7 +36,7 @@ async def own_server(home: Path) -> AsyncIterator[NatsServer]:
 async def stopped(running: RoleProcess, *allowed: int) -> None:
     """Ends without being forced to."""
     if running.child.running:
-        running.child.process.terminate()
+        running.child.process.send_signal(signal.SIGTERM)
     assert await running.ends() in (0, *allowed), running.log.read_text()
     said = running.log.read_text()
     assert "did not stop in time" not in said
@@ -93,7 +93,7 @@ async def test_a_node_whose_libvirt_does_not_answer(nats_server: NatsServer, tmp
         async with role("node", tmp_path, nats_server.url, LIBVIRT_URI=uri) as running:
             silent.setblocking(False)
             accepted, _ = await asyncio.get_running_loop().sock_accept(silent)
-            running.child.process.terminate()
+            running.child.process.send_signal(signal.SIGTERM)
             with accepted:
                 assert await running.ends() in (0, FORCED), running.log.read_text()
 
