@@ -32,6 +32,10 @@ UNUSED_BY = {"handlers": ("uvicorn",), "projections": ("uvicorn",), "node": ("uv
 
 COMMAND_LINE = "uvicorn.main"
 
+#: The command that starts a role, and the module of the process that forks roles.
+COMMAND = (sys.executable, "-m", "cli.local.role")
+PRELOADED = "cli.local.preloaded"
+
 #: The role `node` with simulated nodes.
 SIMULATION = "simulation"
 PROGRAMS = {
@@ -53,9 +57,9 @@ def serve(role: str, pid_file: Path | None = None) -> None:
     run(role, settings.read(getattr(settings, settings_class)), pid_file)
 
 
-def spare(role: str) -> None:
-    """Let imports of modules that this role does not use fail, as if they were not installed. Only for a process of its
-    own.
+def spare(role: str = "") -> None:
+    """Let imports of modules that this role, or that no role uses, fail, as if they were not installed. Only for a
+    process of its own.
     """
     for name in (*UNUSED, *UNUSED_BY.get(role, ())):
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]

@@ -9,7 +9,6 @@ NEBULA_LIBVIRT_URI of another host names is used and waited for. A process that 
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ from cli.local.health import print_health
 from cli.local.local_node import LocalNode
 from cli.local.progress import Progress, say
 from cli.local.ready import answer, client, wait_until_ready
-from cli.local.role import ROLES, SIMULATION
+from cli.local.role import COMMAND, PRELOADED, ROLES, SIMULATION
 from cli.local.servers import kept, outside, reach_nats, reach_postgres
 from projections import database
 from runtime import logs
@@ -38,6 +37,7 @@ from runtime.bus.accounts.table import A_NODE
 from runtime.files.files import put
 from runtime.files.unusable import sentence, unusable
 from runtime.local.child import ServerError
+from runtime.local.forks import Forks
 from runtime.local.full_disk import FullDisk
 from runtime.local.libvirtd import Libvirt, Silent, described, ensure_libvirt
 from runtime.local.logfiles import MIB, keep_small
@@ -115,6 +115,7 @@ async def platform(settings: UpSettings) -> None:
         require_guarded(settings.listen, guarded=settings.bus_accounts or settings.given("nats_url"))
         tls = encryption(settings.home, settings.listen, settings.tls_cert, settings.tls_key, settings.tls_ca)
         http_port = chosen("NEBULA_HTTP_PORT", settings.http_port, settings.http_host)
+        forks = await stack.enter_async_context(Forks(COMMAND, PRELOADED, settings.home / "log" / "forks.log"))
 
         nats_url = settings.nats_url
         own_bus = settings.bus_accounts and not settings.given("nats_url")
@@ -209,7 +210,7 @@ async def platform(settings: UpSettings) -> None:
         works = local is None or (local.has_key() and not local.is_ended())
         joins = local is not None and not local.has_key()
         now = [role for role in roles if not (joins and role.name == A_NODE)]
-        supervisor = await stack.enter_async_context(Supervisor(now, settings.home / "log"))
+        supervisor = await stack.enter_async_context(Supervisor(now, settings.home / "log", forks))
         if local is not None:
             if joins:
                 join = partial(local.join, client(settings.home, url))
@@ -255,7 +256,7 @@ def _role(settings: UpSettings, name: str, environment: Mapping[str, str]) -> Ro
     file = home.pid_file(settings.home, name)
     file.parent.mkdir(exist_ok=True)
     program = SIMULATION if name == "node" and settings.given("simulate") else name
-    return Role(name, [sys.executable, "-m", "cli.local.role", program, str(file)], environment)
+    return Role(name, [*COMMAND, program, str(file)], environment)
 
 
 def _accounts(settings: UpSettings, node: str | None) -> Accounts:

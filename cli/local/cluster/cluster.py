@@ -12,7 +12,6 @@ stays down.
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +22,14 @@ from cli.local.bus_authority import Deployed
 from cli.local.cluster import nats, postgres
 from cli.local.cluster.balancer import Balancer
 from cli.local.cluster.network import Host, Network
+from cli.local.role import COMMAND, PRELOADED
 from eventstore.integrity.checkpoints import signing_key
 from runtime.bus.accounts.table import GATEWAY, GUEST_DATA, PROJECTIONS, SIMULATION
 from runtime.files.files import put
 from runtime.files.private import passable
 from runtime.local import full_disk
 from runtime.local.child import ServerError
+from runtime.local.forks import Forks
 from runtime.local.servers import NatsServer, PostgresRole
 from runtime.local.supervise import Role, Supervisor
 from runtime.node_keys import node_keys
@@ -79,7 +80,8 @@ class Cluster:
         self.pair = postgres.pair(self.home, [self.network.host(name) for name in DATABASES])
         gateways = [(self.network.host(name).address, HTTP_PORT) for name in self.places.get(GATEWAY, ())]
         self.balancer = Balancer(gateways)
-        self.roles = Supervisor([], self.home / "log")
+        self.forks = Forks(COMMAND, PRELOADED, self.home / "log" / "forks.log")
+        self.roles = Supervisor([], self.home / "log", self.forks)
         self._keeping: list[asyncio.Task[None]] = []
         self._starting = {name: asyncio.Lock() for name in SERVERS}
 
@@ -89,6 +91,7 @@ class Cluster:
 
     async def start(self, port: int = 0) -> None:
         """Start all of it. `port`: that of the balancer. Returns when all is started; it may not be ready yet."""
+        self.forks.start()
         await asyncio.to_thread(self.bus.renew)
         node_keys(self.home / "keys" / "node.keys")
         await asyncio.gather(*(self.start_server(name) for name in SERVERS), self._start_postgres())
@@ -109,6 +112,7 @@ class Cluster:
         await end(self._keeping)
         await self.balancer.stop()
         await self.roles.stop()
+        await self.forks.stop()
         await asyncio.gather(self.pair.stop(), *(server.stop() for server in self.servers.values()))
 
     async def _start_postgres(self) -> None:
@@ -126,11 +130,12 @@ class Cluster:
 
     @property
     def processes(self) -> Mapping[str, int]:
-        """The process ids of all that runs now: `nats-a`, `postgres-b`, `gateway-c` …"""
+        """The process ids of all that runs now: `nats-a`, `postgres-b`, `gateway-c`, and `fork-server` …"""
         servers = {f"nats-{name}": server.child for name, server in self.servers.items()}
         databases = {f"postgres-{name}": database.child for name, database in self.pair.running.items()}
         own = {name: child.pid for name, child in {**servers, **databases}.items() if child.running}
-        return {**own, **self.roles.pids}
+        forks = {} if self.forks.pid is None else {"fork-server": self.forks.pid}
+        return {**own, **self.roles.pids, **forks}
 
     # ── NATS ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,8 +177,7 @@ class Cluster:
     # ── roles ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _role(self, name: str, host: Host) -> Role:
-        argv = [sys.executable, "-m", "cli.local.role", name]
-        return Role(f"{name}-{host.name}", argv, self.environment(name, host), host.namespace)
+        return Role(f"{name}-{host.name}", [*COMMAND, name], self.environment(name, host), host.namespace)
 
     def environment(self, name: str, host: Host) -> dict[str, str]:
         """The settings of a role on a host: as on a real host, with the same keys on all of them."""

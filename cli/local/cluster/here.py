@@ -3,12 +3,12 @@
 import hashlib
 import os
 import secrets
-import sys
 from pathlib import Path
 
 from cli.client import joining
 from cli.client.client import Client, path
 from cli.local.cluster.cluster import Cluster
+from cli.local.role import COMMAND
 from node_daemon.membership.credentials import Files
 from runtime.files.private import passable
 from runtime.local.libvirtd import Libvirt
@@ -45,4 +45,4 @@ def roles(cluster: Cluster, home: Path, libvirt: Libvirt, seed_port: int) -> lis
     }
     kept = {name: value for name, value in os.environ.items() if name in KEPT}
     environment = kept | {f"NEBULA_{key}": str(value) for key, value in (found | dict(cluster.more)).items()}
-    return [Role(f"{name}-{NAME}", [sys.executable, "-m", "cli.local.role", name], environment) for name in ROLES]
+    return [Role(f"{name}-{NAME}", [*COMMAND, name], environment) for name in ROLES]
