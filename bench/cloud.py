@@ -19,10 +19,12 @@ from nats.aio.client import Client
 
 from bench.homes import home, remove_guests
 from bench.http import Connection
+from cli.local.role import COMMAND, PRELOADED
 from runtime.bus.accounts.authority import Authority
 from runtime.bus.accounts.table import A_NODE, MAINTENANCE, SIMULATION
 from runtime.bus.login import login
 from runtime.local.child import Child, free_port, spawn
+from runtime.local.forks import Forks
 from runtime.local.servers import NatsServer, Postgres, start_nats, start_postgres
 from runtime.node_keys import give, node_keys
 from runtime.settings import Common
@@ -50,6 +52,8 @@ class Cloud:
     #: the ports of further gateways
     more_ports: list[int] = field(default_factory=list)
     connections: int = 0
+    #: starts the roles as forks, as `nebula up` does; None: each is a new interpreter
+    forks: Forks | None = None
 
     def connection(self) -> Connection:
         """A connection to a gateway; each time to the next one."""
@@ -74,10 +78,11 @@ class Cloud:
 
         `program`: the arguments of Python, instead of those that start the role.
         """
-        command = [sys.executable, *(program or ("-m", "cli.local.role", role))]
+        command = [*COMMAND, role] if program is None else [sys.executable, *program]
         env = self.env_of(role) | settings
         # In our session, since Linux divides its processors among sessions first (autogroup).
-        child = await spawn(name or role, command, self.home / "roles.log", env=env, new_session=False)
+        begin = self.forks.spawn if self.forks is not None else spawn
+        child = await begin(name or role, command, self.home / "roles.log", env=env, new_session=False)
         self.processes[name or role] = child
         return child
 
@@ -146,11 +151,26 @@ def cpu_seconds(pid: int) -> float:
 async def cloud(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
     """Servers and roles, up and answering; everything is stopped and removed in the end."""
     async with servers(None, **settings) as made:
-        for role in roles:
-            await made.start(role)
-        await made.healthy()
-        heed_cancellation()
+        await _begin(made, roles)
         yield made
+
+
+@asynccontextmanager
+async def forked(roles: Sequence[str], **settings: str) -> AsyncIterator[Cloud]:
+    """The same, with roles that are forks of one process, as with `nebula up`."""
+    async with (
+        servers(None, **settings) as made,
+        Forks(COMMAND, PRELOADED, made.home / "forks.log", new_session=False) as made.forks,
+    ):
+        await _begin(made, roles)
+        yield made
+
+
+async def _begin(made: Cloud, roles: Sequence[str]) -> None:
+    for role in roles:
+        await made.start(role)
+    await made.healthy()
+    heed_cancellation()
 
 
 @asynccontextmanager

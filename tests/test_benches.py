@@ -11,6 +11,7 @@ import pytest
 from bench import bursts, fleet, fleet_parts, homes, rounds, run, watchers
 from bench.cloud import Cloud
 from bench.fleet_parts import ROLES
+from bench.scale import rest
 from runtime.local.child import ServerError, spawn
 from tests.processes import alive
 from tests.waiting import eventually
@@ -140,6 +141,13 @@ async def test_a_few_rounds_and_a_small_fleet() -> None:
     found = await fleet.measure(nodes=3, vms=6, rest=1)
     assert found["events_at_rest"] == 0 and found["running_per_second"] > 0
     assert 0 < found["first_lost_seconds"] <= found["all_lost_seconds"]
+
+
+async def test_the_memory_of_all_roles_is_shared() -> None:
+    found = await rest.measure(0, None)
+    parts = [found[f"{role}_mib"] for role in (*rest.ROLES, "forks")]
+    assert sum(parts) == pytest.approx(found["roles_mib"], abs=0.5)
+    assert found["anonymous_mib"] <= found["roles_mib"] < 220, found
 
 
 async def test_a_few_creates_until_they_run() -> None:
