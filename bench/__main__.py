@@ -32,6 +32,7 @@ NAMES = (
     "several",
     "bursts",
     "watchers",
+    "usage",
 )
 LARGE = ("scale", "rounds", "fleet", "run")
 """Those that take many minutes: they are run by their names only."""

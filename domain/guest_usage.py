@@ -236,6 +236,10 @@ class UsageSeries(Message):
     def _even(self) -> "UsageSeries":
         if len({len(each) for each in self._columns()}) > 1:
             raise ValueError("its columns have different lengths")
+        try:
+            _ = self.end
+        except OverflowError:
+            raise ValueError("it ends after the last time that there is") from None
         return self
 
     def _columns(self) -> tuple[tuple[float | None, ...], ...]:

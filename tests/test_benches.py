@@ -8,7 +8,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from bench import bursts, fleet, fleet_parts, homes, rounds, run, watchers
+from bench import bursts, fleet, fleet_parts, homes, rounds, run, usage, watchers
 from bench.cloud import Cloud
 from bench.fleet_parts import ROLES
 from bench.scale import rest
@@ -165,6 +165,13 @@ async def test_small_bursts() -> None:
         assert found[name]["events"] > found[name]["operations"]
         assert 0 < found[name]["read_model"]["p50"] <= found[name]["read_model"]["max"]
     assert found["worst_read_model_p99"] == max(found[name]["read_model"]["p99"] for name in scenes)
+
+
+async def test_the_usage_of_a_few_guests() -> None:
+    found = await usage.measure(vms=5, rounds=2)
+    for name in ("simulated", "libvirt_test"):
+        assert found[f"{name}_floor_ms"] > 0 and 0 < found[f"{name}_cores"] < 1
+        assert found[f"{name}_file_mib"] > 0
 
 
 def test_an_event_is_shown_with_the_first_notice_at_or_after_it() -> None:

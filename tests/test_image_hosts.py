@@ -127,7 +127,7 @@ def test_the_refusal_says_what_helps() -> None:
         ImageHosts().check("store.lan", ip_address("10.0.0.5"), 80)
 
 
-@pytest.mark.parametrize("port", [4222, 5432, 6222, 8222, 8700, 8775, 14222, 18700, 4333])
+@pytest.mark.parametrize("port", [4222, 5432, 6222, 8222, 8700, 8775, 9177, 14222, 18700, 4333])
 def test_the_platforms_own_ports(port: int) -> None:
     settings = HandlersSettings(
         image_hosts="*,127.0.0.1", nats_url="nats://a:14222,nats://b:4333/", platform_ports="18700,18775"

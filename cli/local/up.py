@@ -48,6 +48,7 @@ from runtime.settings import (
     GatewaySettings,
     GuestDataSettings,
     HandlersSettings,
+    NodeSettings,
     ProjectionsSettings,
     SimulationSettings,
     read,
@@ -221,6 +222,8 @@ async def platform(settings: UpSettings) -> None:
         simulated = settings.simulate if settings.given("simulate") else None
         await essential.during(wait_until_ready(settings.home, url, seeds, began, ready, simulated, node=works))
         say(f"{'console':<12} {url}/")
+        if works and (metrics := _metrics(settings)):
+            say(f"{'metrics':<12} {metrics}")
         say(READY.format(environment=_environment(settings, url)))
         # Entered last, so it ends before the roles: a platform that is being stopped is not unhealthy.
         watching = await stack.enter_async_context(Essential())
@@ -293,6 +296,14 @@ def _seed_host(settings: UpSettings, libvirt: Libvirt) -> str:
     if settings.given("seed_host"):
         return settings.seed_host
     return "127.0.0.1" if libvirt.virt_type == "test" else libvirt.host_address
+
+
+def _metrics(settings: UpSettings) -> str:
+    """Where the node shows its metrics; empty if it shows none. Simulated nodes show none by default."""
+    port = settings.metrics_port
+    if not settings.given("metrics_port") and not settings.given("simulate"):
+        port = NodeSettings.model_fields["metrics_port"].default
+    return f"http://{reached(settings.metrics_host)}:{port}/metrics" if port and settings.usage_seconds else ""
 
 
 def _environment(settings: UpSettings, url: str) -> str:

@@ -18,7 +18,7 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 #: The default ports of the platform's servers.
-USUAL_PORTS = frozenset({4222, 5432, 6222, 8222, 8700, 8775})
+USUAL_PORTS = frozenset({4222, 5432, 6222, 8222, 8700, 8775, 9177})
 
 _LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 _PRIVATE: tuple[Network, ...] = (

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from cli.local import home as homes
 from domain.contract.joining import Joined
@@ -76,11 +78,15 @@ def nebula(home: Path, url: str, *arguments: str) -> subprocess.CompletedProcess
 def test_a_platform_by_one_command_that_survives_sigkill(home: Path) -> None:
     port = str(free_port())
     url = f"http://127.0.0.1:{port}"
-    with up(home, HTTP_PORT=port) as first:
+    metrics = str(free_port())
+    with up(home, HTTP_PORT=port, METRICS_PORT=metrics) as first:
         lines = told(first)
         whats = [line.split()[0] for line in lines]
         roles = ["gateway", "projections", "handlers", "guest-data", "node"]
-        assert whats == ["Nebula", "nats", "postgres", "libvirt", *roles, "console", "ready"]
+        assert whats == ["Nebula", "nats", "postgres", "libvirt", *roles, "console", "metrics", "ready"]
+        shown = httpx.get(lines[-2].split()[1])
+        assert str(shown.url) == f"http://127.0.0.1:{metrics}/metrics"
+        assert {each.name for each in text_string_to_metric_families(shown.text)} >= {"libvirt_up", "nebula_node_cpus"}
         assert nebula(home, url, "project", "list").stdout.splitlines()[1].startswith("default")
         assert open_to_others(home) == []
 

@@ -60,7 +60,7 @@ def image() -> ImageFile:
 
 @pytest.fixture(scope="module")
 async def up(libvirt_qemu: Libvirt) -> AsyncIterator[Platform]:
-    async with platform() as made:
+    async with platform(NEBULA_USAGE_SECONDS="2") as made:
         yield made
 
 
@@ -139,6 +139,22 @@ async def panics_and_is_started_again(guest: Guest) -> None:
     assert not any(MOVED in event["data"].get("addresses", ()) for event in told[again:])
 
 
+async def is_measured(guest: Guest) -> None:
+    """Its CPU, disk and network have been used while it booted."""
+
+    async def found() -> bool:
+        used = await guest.up.call("GET", f"{guest.path}/usage?since=10m&points=500")
+        highest = {
+            name: max((point[name] or 0 for point in used["points"]), default=0)
+            for name in ("cpu", "memory_bytes", "disk_bytes", "disk_read", "disk_written", "net_in", "net_out")
+        }
+        assert used["size"]["cpus"] == 1 and used["size"]["memory_bytes"] == 512 * 1024**2
+        assert 0 < highest["cpu"] < 32, "cores, and no nanoseconds"
+        return all(highest.values())
+
+    await eventually(found, "its usage", seconds=30)
+
+
 async def hangs_without_harm(guest: Guest) -> None:
     """The agent stops in the middle: that is told, and what else is done to the VM does not wait for it."""
     await guest.agent_answers()
@@ -196,6 +212,7 @@ async def test_a_stock_image_boots_is_configured_and_leaves_nothing(up: Platform
         return f"{MARK} on web-1" in console.read_text(errors="replace")
 
     await eventually(said, "the guest's own word that its user-data ran", seconds=120)
+    await is_measured(guest)
     mac = ET.fromstring(xml).find("devices/interface/mac")
     assert mac is not None
     await speaks_for_itself(guest, found["addresses"], mac.attrib["address"])

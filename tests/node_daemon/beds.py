@@ -157,8 +157,8 @@ class OnLibvirt(Bed):
         self._made: list[LibvirtHypervisor] = [self.hypervisor]
         self._uuids: list[str] = []
 
-    def _new(self, uri: str | None = None, network: str = "default") -> LibvirtHypervisor:
-        return LibvirtHypervisor(uri or self.uri, network, self.virt_type, deadline=60)
+    def _new(self, uri: str | None = None, network: str = "default", deadline: float = 60) -> LibvirtHypervisor:
+        return LibvirtHypervisor(uri or self.uri, network, self.virt_type, deadline=deadline)
 
     async def boot(self, **changes: Any) -> Boot:
         vm = new_vm()
@@ -182,6 +182,9 @@ class OnLibvirt(Bed):
 
     async def without_network(self) -> Hypervisor:
         return self.on_network("no-such-network")
+
+    def with_deadline(self, seconds: float) -> LibvirtHypervisor:
+        return self._keep(self._new(deadline=seconds))
 
     def on_network(self, name: str) -> LibvirtHypervisor:
         return self._keep(self._new(network=name))

@@ -15,9 +15,12 @@ import pytest
 from node_daemon.hypervisor.host_names import HostNames
 from node_daemon.hypervisor.hypervisor import Refused
 from node_daemon.network.host_firewall import bus_addresses, numbers
+from runtime.settings import NodeSettings
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes network namespaces")
 
+#: The port of the metrics of a node.
+METRICS = NodeSettings.model_fields["metrics_port"].default
 HOST, SEED, BUS_HOST = "192.0.2.1", 8775, "198.51.100.1"
 #: The VM, project and address of each guest; and the guest of another node on the same host.
 GUESTS = {"one": ("a", "192.0.2.11"), "two": ("a", "192.0.2.12"), "three": ("b", "192.0.2.13")}
@@ -210,7 +213,7 @@ def net() -> Iterator[Net]:
         made.run("bus", "ip", "link", "set", "eth0", "up")
         made.run("bus", "ip", "route", "add", "default", "via", "198.51.100.2")
         made.listen("bus", 4222, 443)
-        made.listen("host", SEED, 8776, 53, 4222, 5432, 8700)
+        made.listen("host", SEED, 8776, 53, 4222, 5432, 8700, METRICS)
         yield made
 
 
@@ -230,12 +233,13 @@ def test_without_it_all_is_open(net: Net) -> None:
 
 def test_of_the_host_a_guest_reaches_dns_and_the_data_source(net: Net) -> None:
     net.keep(projects())
-    ports = (SEED, 53, 4222, 5432, 8700, 8776)
+    ports = (SEED, 53, 4222, 5432, 8700, 8776, METRICS)
     *found, elsewhere = net.reached(*(("one", HOST, port) for port in ports), ("one", "198.51.100.2", SEED))
-    assert found == [True, True, False, False, False, False]
+    assert found == [True, True, False, False, False, False, False]
     assert not elsewhere, "only at the address of the data source"
     assert net.reaches("host", GUESTS["one"][1], 80), "the host's own connections go on"
     assert net.reaches("bus", HOST, 5432), "others are not guests"
+    assert net.reaches("bus", HOST, METRICS), "an operator may let Prometheus in"
 
 
 def test_a_guest_reaches_its_project_and_no_other(net: Net) -> None:

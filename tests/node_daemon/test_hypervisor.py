@@ -1,19 +1,25 @@
 """The contract on the simulator, on libvirt's test driver and on real QEMU."""
 
+import os
+import signal
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from domain.contract import Firmware, Power
+from node_daemon.hypervisor.domain_xml import domain_name
 from node_daemon.hypervisor.faults import Faulty
+from node_daemon.hypervisor.hypervisor import Unreachable
 from node_daemon.simulation.host_store import HostStore
 from runtime.local.libvirtd import Libvirt
 from runtime.settings import FaultRates
 from tests.node_daemon.beds import Bed, OnLibvirt, OnQemu, OnTestDriver, Simulated, boots
 from tests.node_daemon.contract import HypervisorContract
 from tests.node_daemon.documents import raw_image
+from tests.waiting import eventually
 
 NVRAM = Path("/var/lib/libvirt/qemu/nvram")
 
@@ -92,6 +98,32 @@ class TestQemu(HypervisorContract, UefiContract):
         bed = OnQemu(servers_home)
         yield bed
         bed.clean_up()
+
+    async def test_a_process_that_hangs_hides_the_usage_of_no_other_guest(self, bed: OnQemu) -> None:
+        made = [await bed.boot(), await bed.boot()]
+        hung, good = [boot.wanted.vm for boot in made]
+        for boot in made:
+            await bed.hypervisor.start(boot)
+        hypervisor = bed.with_deadline(2)
+
+        async def known(*vms: str) -> bool:
+            """Whether all is known of these guests, also what only QEMU knows."""
+            try:
+                found = await hypervisor.usage()
+            except Unreachable:
+                return False
+            return all(found[vm].cpu_ns is not None and found[vm].totals.disk_read is not None for vm in vms)
+
+        await eventually(partial(known, hung, good), "both are measured")
+        process = int(Path(f"/run/libvirt/qemu/{domain_name(hung)}.pid").read_text())
+        os.kill(process, signal.SIGSTOP)
+        try:
+            for _ in range(3):
+                await eventually(partial(known, good), "the other one is measured", seconds=20)
+            assert not await known(hung), "it hangs, or this shows nothing"
+        finally:
+            os.kill(process, signal.SIGCONT)
+        await eventually(partial(known, hung, good), "both are measured again")
 
     async def test_an_inactive_network_is_started_with_its_guest(self, bed: OnQemu) -> None:
         boot, name = await bed.boot(), f"t-{uuid.uuid4().hex[:8]}"
