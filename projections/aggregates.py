@@ -127,11 +127,11 @@ class Aggregates(Generic[S, V]):
         requested, loaded = list(refs), dict[Ref, Row[S]]()
         stored = await select(
             conn,
-            f"""
-            SELECT t.project, t.id, t.state::text AS state, t.version, t.position, t.created, t.digest
-            FROM {self.table} t
-            JOIN unnest(%s::text[], %s::text[]) AS requested (project, id) USING (project, id)
-            """,  # noqa: S608  (the table's name is a constant)
+            bulk.lookup(
+                self.table,
+                ("project", "id"),
+                "project, id, state::text AS state, version, position, created, digest",
+            ),
             [[ref.project for ref in requested], [ref.id for ref in requested]],
         )
         for found in stored:

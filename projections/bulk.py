@@ -169,10 +169,22 @@ class Table:
 
     def removal(self, key: Sequence[str]) -> bytes:
         """The statement that deletes rows. `key`: names of columns, which are texts and begin an index."""
-        return f"""
-            DELETE FROM {self.name} t USING unnest({", ".join("%s" for _ in key)}) AS removed ({", ".join(key)})
-            WHERE {" AND ".join(f"t.{name} = removed.{name}" for name in key)}
-        """.encode()  # noqa: S608  (names of tables and columns are constants)
+        rows = lookup(self.name, key, "ctid")
+        return f"DELETE FROM {self.name} WHERE ctid = ANY (ARRAY({rows}))".encode()  # noqa: S608  (constants)
+
+
+def lookup(table: str, key: Sequence[str], columns: str, where: str = "true") -> str:
+    """The query for the rows with the given keys, an array for each column of the key, that match `where`.
+
+    Each key is looked up by the index that begins with its columns: Postgres cannot choose to read the table first.
+    """
+    return f"""
+        SELECT found.* FROM unnest({", ".join("%s::text[]" for _ in key)}) AS requested ({", ".join(key)})
+        CROSS JOIN LATERAL (
+            SELECT {columns} FROM {table} t
+            WHERE {" AND ".join(f"t.{name} = requested.{name}" for name in key)} AND {where} OFFSET 0
+        ) found
+    """  # noqa: S608  (names of tables and columns are constants)
 
 
 _COLUMN = re.compile(r"(?:^|,)\s*([a-z_]+)\s+([a-z]+(?:\[\])?)(?=[\s,]|$)")

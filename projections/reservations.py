@@ -49,8 +49,7 @@ async def load(conn: Connection, batch: Batch) -> dict[Promise, Resources | None
         return {}
     stored = await select(
         conn,
-        """SELECT node, vm, vcpus, memory_mib, disk_gib FROM reservations
-           JOIN unnest(%s::text[], %s::text[]) AS requested (node, vm) USING (node, vm)""",
+        bulk.lookup("reservations", ("node", "vm"), "node, vm, vcpus, memory_mib, disk_gib"),
         [[node for node, _ in requested], [vm for _, vm in requested]],
     )
     return {

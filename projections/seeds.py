@@ -136,8 +136,7 @@ async def load(conn: Connection, batch: Batch) -> dict[Ref, Seed | None]:
         return {}
     stored = await select(
         conn,
-        """SELECT project, vm, name, ssh_keys, user_data, boots, booted, disk FROM seeds
-           JOIN unnest(%s::text[], %s::text[]) AS requested (project, vm) USING (project, vm)""",
+        bulk.lookup("seeds", ("project", "vm"), "project, vm, name, ssh_keys, user_data, boots, booted, disk"),
         [[ref.project for ref in requested], [ref.id for ref in requested]],
     )
     return {Ref(row["project"], "vm", row["vm"]): _seed(row) for row in stored}

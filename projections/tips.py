@@ -30,9 +30,7 @@ async def tips_of(conn: Connection, refs: Collection[Ref]) -> dict[Ref, Row[Any]
     """The stored tips of these aggregates."""
     stored = await select(
         conn,
-        """SELECT project, kind, id, version, position, created, digest FROM tips
-           JOIN unnest(%s::text[], %s::text[], %s::text[]) AS requested (project, kind, id) USING (project, kind,
-           id)""",
+        bulk.lookup("tips", TABLE.key, "project, kind, id, version, position, created, digest"),
         [[ref.project for ref in refs], [ref.kind for ref in refs], [ref.id for ref in refs]],
     )
     return {

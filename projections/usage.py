@@ -50,7 +50,7 @@ CREATE TABLE usage (
     disk_gib_in_use   bigint NOT NULL,
     PRIMARY KEY (project, vm, since)
 );
-CREATE INDEX ON usage (project) WHERE until IS NULL;
+CREATE INDEX ON usage (project, vm) WHERE until IS NULL;
 """
 
 
@@ -134,9 +134,7 @@ async def load(conn: Connection, batch: Batch) -> dict[Ref, Spans]:
         return {}
     stored = await select(
         conn,
-        f"""SELECT project, vm, {", ".join(SHARE)}, since, since_time FROM usage
-            JOIN unnest(%s::text[], %s::text[]) AS requested (project, vm) USING (project, vm)
-            WHERE until IS NULL""",  # noqa: S608
+        bulk.lookup("usage", ("project", "vm"), f"project, vm, {', '.join(SHARE)}, since, since_time", "until IS NULL"),
         [[ref.project for ref in requested], [ref.id for ref in requested]],
     )
     return {
@@ -174,7 +172,7 @@ def _values(ref: Ref, span: Span) -> tuple[object, ...]:
     return (ref.project, ref.id, *of, *amounts(span.share))
 
 
-USAGE = ReadModel(name="usage", version=1, ddl=DDL, tables=("usage",), kinds=("vm",), load=load, fold=fold, save=save)
+USAGE = ReadModel(name="usage", version=2, ddl=DDL, tables=("usage",), kinds=("vm",), load=load, fold=fold, save=save)
 
 
 class AmountView(TypedDict):

@@ -218,7 +218,7 @@ def terms(labels: Mapping[str, str]) -> list[str]:
 
 VMS = Aggregates[Vm, VmView](
     of=VM,
-    revision=13,
+    revision=14,
     columns={
         "name": lambda state: state.name,
         "phase": lambda state: state.phase.value,
@@ -230,8 +230,8 @@ VMS = Aggregates[Vm, VmView](
     filters={
         "project": "project = %(project)s",
         "phase": "phase = %(phase)s",
-        "tag": "tags @> ARRAY[%(tag)s]",
-        "label": "labels @> ARRAY[%(label)s]",
+        "tag": "tags @> ARRAY[%(tag)s] AND tags <> '{}'",
+        "label": "labels @> ARRAY[%(label)s] AND labels <> '{}'",
         "name": "name = %(name)s",
         "node": "node = %(node)s",
     },
@@ -244,7 +244,8 @@ VMS = Aggregates[Vm, VmView](
         CREATE INDEX ON vms (project, name, created) WHERE NOT deleted;
         CREATE INDEX ON vms (node, created) WHERE NOT deleted;
         CREATE INDEX ON vms (project, phase, created) WHERE NOT deleted;
-        CREATE INDEX ON vms USING gin (labels) WITH (gin_pending_list_limit = 64) WHERE NOT deleted;
-        CREATE INDEX ON vms USING gin (tags) WITH (gin_pending_list_limit = 64) WHERE NOT deleted;
+        CREATE INDEX ON vms USING gin (labels) WITH (gin_pending_list_limit = 64)
+            WHERE NOT deleted AND labels <> '{{}}';
+        CREATE INDEX ON vms USING gin (tags) WITH (gin_pending_list_limit = 64) WHERE NOT deleted AND tags <> '{{}}';
     """,
 )

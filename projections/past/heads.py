@@ -47,9 +47,7 @@ async def histories(conn: Connection, refs: Collection[Ref]) -> dict[Ref, Row[An
     """The stored aggregates."""
     stored = await select(
         conn,
-        """SELECT kind, project, id, version, position, created, digest, state::text AS state FROM heads
-           JOIN unnest(%s::text[], %s::text[], %s::text[]) AS requested (kind, project, id) USING (kind, project, id)
-        """,
+        bulk.lookup("heads", TABLE.key, "kind, project, id, version, position, created, digest, state::text AS state"),
         _columns(refs),
     )
     return {
@@ -72,9 +70,7 @@ async def load(conn: Connection, batch: Batch) -> dict[Ref, Head]:
     if deleted:
         stored = await select(
             conn,
-            """SELECT kind, project, id, gone FROM heads
-               JOIN unnest(%s::text[], %s::text[], %s::text[]) AS requested (kind, project, id)
-               USING (kind, project, id)""",
+            bulk.lookup("heads", TABLE.key, "kind, project, id, gone"),
             _columns(deleted),
         )
         gone = {Ref(found["project"], found["kind"], found["id"]): found["gone"] for found in stored}
