@@ -76,6 +76,28 @@ class NodeView(TypedDict):
     position: int
 
 
+class HeartbeatView(TypedDict):
+    """The members of `NodeView` that a gateway knows from heartbeats. They stand next to each other."""
+
+    waiting: list[WaitingView]
+    malformed_documents: int | None
+    last_seen: str | None
+    clock_offset_seconds: float | None
+    clock_warning: str | None
+    image_cache: ImageCacheView | None
+
+
+#: What a row says of heartbeats. In the JSON of a node these are the members from `waiting` to `image_cache`.
+NO_HEARTBEAT: HeartbeatView = {
+    "waiting": [],
+    "malformed_documents": None,
+    "last_seen": None,
+    "clock_offset_seconds": None,
+    "clock_warning": None,
+    "image_cache": None,
+}
+
+
 def amount(of: RegisteredInfo | Resources) -> Amount:
     return {"vcpus": of.vcpus, "memory_mib": of.memory_mib, "disk_gib": of.disk_gib}
 
@@ -111,12 +133,7 @@ def view(state: Node, version: int, position: int) -> NodeView:
         "registered_at": text(state.registered_at),
         "updated_at": text(state.updated_at),
         "daemon": daemon_view(state),
-        "waiting": [],
-        "malformed_documents": None,
-        "last_seen": None,
-        "clock_offset_seconds": None,
-        "clock_warning": None,
-        "image_cache": None,
+        **NO_HEARTBEAT,
         "version": version,
         "position": position,
     }

@@ -1,7 +1,7 @@
 """Keyset pages: the next rows after a key, in the order of their creation."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic
 
 from psycopg.rows import DictRow
@@ -16,11 +16,15 @@ MOST = 500
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[V]):
-    """A page of a list. `texts`: the API's JSON of each item. `next`: the key of the next page; None for the last."""
+    """A page of a list. `texts`: the API's JSON of each item. `next`: the key of the next page; None for the last.
+
+    `ids`: of the items; not of a page of the past.
+    """
 
     texts: list[str]
     next: int | None
     position: int
+    ids: list[str] = field(default_factory=list)
 
     @property
     def items(self) -> list[V]:
@@ -42,7 +46,7 @@ async def page(pool: Pool, table: Aggregates[Any, V], after: int, limit: int, wh
     async def rows(columns: str) -> Snapshot:
         return await fetch(
             pool,
-            f"""SELECT {columns}, created FROM {table.table}
+            f"""SELECT id, {columns}, created FROM {table.table}
                 WHERE NOT deleted AND created > %(after)s AND ({where}) ORDER BY created LIMIT %(limit)s""",  # noqa: S608
             {"after": after, "limit": limit + 1, **params},
             order="created",
@@ -57,7 +61,7 @@ async def page(pool: Pool, table: Aggregates[Any, V], after: int, limit: int, wh
         found = await rows(COLUMNS)
         kept, following = cut(found.rows, limit, "created")
         texts = [to_json(table.shown(table.found(row))).decode() for row in kept]
-    return Page(texts, following, found.position)
+    return Page(texts, following, found.position, [row["id"] for row in kept])
 
 
 async def matching(

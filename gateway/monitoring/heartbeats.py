@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from domain.contract import Daemon, Heartbeat, ImageCache
 from projections import times
+from projections.nodes import HeartbeatView, ImageCacheView, WaitingView
 from runtime import subjects
 from runtime.bus.malformed import Counted, Malformed, cut
 from runtime.clock_offset import ClockOffset, warning
@@ -80,7 +82,19 @@ class Heartbeats:
             del self._waiting[next(iter(self._waiting))]
         self._waiting[node] = waiting
 
-    def waiting(self, node: str) -> list[dict[str, object]]:
+    def view(self, node: str) -> HeartbeatView:
+        """What the API shows of a node's heartbeats."""
+        offset = self.clock_offset(node)
+        return {
+            "waiting": self.waiting(node),
+            "malformed_documents": self.unread(node),
+            "last_seen": self.last_seen(node),
+            "clock_offset_seconds": offset,
+            "clock_warning": warning(offset, self.bound),
+            "image_cache": self.image_cache(node),
+        }
+
+    def waiting(self, node: str) -> list[WaitingView]:
         """The daemons with this name that wait until the working one ends."""
         found = self._waiting.get(node, {}).values()
         return [{"host": daemon.host, "pid": daemon.pid} for at, daemon in found if fresh(at)]
@@ -151,7 +165,7 @@ class Heartbeats:
         beyond.sort(key=lambda each: (-abs(each[1]), each[0]))
         return [{"node": node, "offset_seconds": seconds} for node, seconds in beyond[:MOST_OFF]]
 
-    def image_cache(self, node: str) -> dict[str, int | None] | None:
+    def image_cache(self, node: str) -> ImageCacheView | None:
         """The base images that the node keeps, by its last heartbeat; None if unknown."""
         cache = self._caches.get(node)
-        return cache.model_dump() if cache is not None else None
+        return cast(ImageCacheView, cache.model_dump()) if cache is not None else None

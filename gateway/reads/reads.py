@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,7 +23,7 @@ from gateway.http.problems import Problem
 from gateway.reads import waiting
 from gateway.state import Gateway, mine, reflects, rows_reflect
 from gateway.writes import ANY
-from projections import aggregates, operation_rows, pages, times
+from projections import aggregates, nodes, operation_rows, pages, times
 from projections.aggregates import Aggregates, Found
 from projections.books import TABLES
 from projections.images import IMAGES
@@ -87,16 +87,19 @@ def shown(gateway: Gateway, table: Aggregates[Any, Any], view: Mapping[str, Any]
         return {**view, "last_used_at": times.maybe(gateway.uses.of(view["id"]))}
     if table is not NODES:
         return view
-    heartbeats = gateway.heartbeats
-    return {
-        **view,
-        "waiting": heartbeats.waiting(view["id"]),
-        "malformed_documents": heartbeats.unread(view["id"]),
-        "last_seen": heartbeats.last_seen(view["id"]),
-        "clock_offset_seconds": heartbeats.clock_offset(view["id"]),
-        "clock_warning": heartbeats.clock_warning(view["id"]),
-        "image_cache": heartbeats.image_cache(view["id"]),
-    }
+    return {**view, **gateway.heartbeats.view(view["id"])}
+
+
+#: What the JSON of a node has where its heartbeat belongs. No text contains it: a quote in a text is escaped.
+NO_HEARTBEAT = to_json(nodes.NO_HEARTBEAT)[1:-1].decode()
+
+
+def with_heartbeat(gateway: Gateway, id_: str, text: str) -> str:
+    """The JSON of a node with the values from its heartbeats. The rest of it is not read."""
+    before, found, after = text.partition(NO_HEARTBEAT)
+    if not found:  # a row of another version
+        return to_json(shown(gateway, NODES, from_json(text))).decode()
+    return f"{before}{to_json(gateway.heartbeats.view(id_))[1:-1].decode()}{after}"
 
 
 async def vm(gateway: Gateway, request: Request) -> Response:
@@ -177,12 +180,15 @@ async def many(gateway: Gateway, request: Request, kind: str, filters: Mapping[s
     after, limit = await page_key(gateway, request, table.table) or 0, parameters.limit(request)
     await gateway.fresh(request, kind=kind)
     found = await pages.matching(gateway.pool, table, filters, after, limit, mine=mine(request, table.of.readable_by))
-    if table in (NODES, TOKENS):
+    texts = found.texts
+    if table is NODES:
+        texts = [with_heartbeat(gateway, id_, text) for id_, text in zip(found.ids, texts, strict=True)]
+    elif table is TOKENS:
         items = [shown(gateway, table, item) for item in found.items]
         return listed(request, table.table, items, found.next, found.position)
     rows_reflect(request, found.position)
     rest = to_json({"next_page_token": parameters.token(request, table.table, found.next), "position": found.position})
-    text = f'{{"items":[{",".join(found.texts)}],'.encode() + rest[1:]
+    text = f'{{"items":[{",".join(texts)}],'.encode() + rest[1:]
     return Response(text, 200, media_type="application/json")
 
 
