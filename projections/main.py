@@ -11,6 +11,8 @@ from eventstore.vault.vault import Vault
 from projections import database
 from projections.elsewhere import Elsewhere
 from projections.guest_answers import GuestAnswers
+from projections.past import build
+from projections.past.keeper import Keeper
 from projections.position import Position
 from projections.runner import Runner
 from runtime import logs, subjects
@@ -61,16 +63,18 @@ async def keep(settings: ProjectionsSettings) -> None:
         vault = await patiently(f"the master key {path}", opened, (OSError,))
         position = Position()
         runner = Runner(nc, settings.postgres_dsn, vault, position, event_keys=keys)
+        past = Keeper(nc, settings.postgres_dsn, runner, keys, build.in_a_process)
         records = RefusalRecords[Elsewhere](nc, subjects.refusal("elsewhere"))
         answers = GuestAnswers(nc, pool, vault, position, records)
         process, began = RoleProcess.model_validate(this(), from_attributes=True), datetime.now(UTC)
 
         def status_message(ends: bool) -> bytes:
-            return of_runner(runner, process, began, ends).model_dump_json().encode()
+            return of_runner(runner, past, process, began, ends).model_dump_json().encode()
 
         async with Essential() as essential:
             essential.start("bus", nc.until_ended())
             essential.start("runner", runner.run())
+            essential.start("past", past.run())
             essential.start(
                 "status", publish_status(nc, subjects.role_status("projections", process.id), status_message)
             )
@@ -82,7 +86,7 @@ async def keep(settings: ProjectionsSettings) -> None:
         await nc.close()
 
 
-def of_runner(runner: Runner, process: RoleProcess, began: datetime, ends: bool) -> RoleStatus:
+def of_runner(runner: Runner, past: Keeper, process: RoleProcess, began: datetime, ends: bool) -> RoleStatus:
     """The status that this process publishes."""
     return RoleStatus(
         role="projections",
@@ -94,6 +98,7 @@ def of_runner(runner: Runner, process: RoleProcess, began: datetime, ends: bool)
         last_success=runner.last_success,
         last_error=masked(runner.last_error) if runner.last_error is not None else None,
         failing_since=runner.failing_since,
+        past=past.status(),
     )
 
 

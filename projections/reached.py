@@ -27,8 +27,10 @@ async def mended(conn: Connection, models: Models) -> int:
     """The position to continue from. A checkpoint that differs from the rows is corrected.
 
     The checkpoint may be higher than the rows without an error: the last messages could not be applied. They are then
-    tried again.
+    tried again. A part of the read models whose rows have no positions (`positioned`) has only the checkpoint.
     """
+    if not any(model.positioned for model in models):
+        return await database.checkpoint(conn)
     stored, reached = await database.checkpoint(conn), await newest(conn, models)
     if stored != reached:
         log.warning("the checkpoint of the read models is not where their rows are", checkpoint=stored, rows=reached)

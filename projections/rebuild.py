@@ -5,7 +5,7 @@ copies at one position, and names the rows that differ. `rebuild` replaces the l
 continues from there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nats.aio.client import Client
 
@@ -72,7 +72,14 @@ async def verify(
         if await _identity(live, shelf) != identity:
             raise Replaced("the read models were replaced during the comparison; verify them again")
     order = {table: number for number, table in enumerate(shelf.tables)}
-    return Comparison(position, rows, tuple(sorted(found, key=lambda each: order.get(each.table, len(order)))))
+    found.sort(key=lambda each: order.get(each.table, len(order)))
+    return Comparison(position, rows, tuple(replace(each, table=shelf.label(each.table)) for each in found))
+
+
+async def is_made(dsn: str, shelf: Shelf) -> bool:
+    """Whether a database has these read models, of any version."""
+    async with await database.connect(dsn, "verify", shelf.schema) as conn:
+        return await copies.stored_versions(conn, shelf.schema) is not None
 
 
 async def rebuild(

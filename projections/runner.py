@@ -13,7 +13,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,6 +29,7 @@ from eventstore.log.store import EventStore, Unavailable
 from eventstore.parking.parking import Parking
 from eventstore.vault.vault import VaultUnavailable
 from projections import behind, bulk, copies, database, reached, upgrade
+from projections.activity import Activity
 from projections.books import MODELS, Judged, Models
 from projections.database import Connection
 from projections.holes import complete
@@ -77,6 +78,9 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, PASSING) or type(error) is psycopg.DatabaseError  # an answer that was cut off
 
 
+Source = Callable[[int], AsyncGenerator[Sequence[Judged], None]]
+
+
 class Runner:
     """Updates the live read models. `position` is the log position that others in this process can wait for."""
 
@@ -91,11 +95,14 @@ class Runner:
         *,
         parks: bool = True,
         schema: str = database.SCHEMA,
+        source: Source | None = None,
     ) -> None:
         """`parks`: whether it parks what cannot be applied; False for a copy that nobody will read. `schema`: that of
-        the live read models.
+        the live read models. `source`: the messages after a position, for ever; None: as soon as the log has them.
         """
         self._shelf = Shelf(schema, models)
+        self._source = source
+        self.activity = Activity()
         self._models = models
         self._parks = parks
         self._complaint = ""
@@ -149,6 +156,16 @@ class Runner:
             except errors.DiskFull as error:  # the session stays the only writer
                 self._log_once(error)
                 await asyncio.sleep(seconds)
+            finally:
+                self.activity.ends()
+
+    async def build(self) -> None:
+        """Make the live read models as new as the log is now, as the only writer, and return. Raises as `follow`."""
+        async with await database.connected(self._dsn, "projections", self._shelf.schema) as conn:
+            await conn.execute("SET synchronous_commit = off")
+            await upgrade.ready(conn, self._dsn, self._shelf, self.replay)
+            await self.follow(conn, await EventStore(self._nc, self._event_keys).last_position())
+            await copies.index(conn, self._models)
 
     def replay(self, models: Models) -> upgrade.Replay:
         """A function that applies the log to a copy that has these read models."""
@@ -175,10 +192,10 @@ class Runner:
         lacks_indexes = until is None
         if after >= end:
             self.failing_since = None
+            self.activity.follows()
         self._known, recent = {}, Recent()
-        goal = end if until is None else until
-        ahead = behind.ahead(self._nc, after, goal, self._event_keys)
-        async with fewer_collections(), bulk.by_key(conn), contextlib.aclosing(ahead.batches()) as batches:
+        messages = self._messages(after, end if until is None else until, for_ever=until is None)
+        async with fewer_collections(), bulk.by_key(conn), contextlib.aclosing(messages) as batches:
             if lacks_indexes and end - after < behind.WORTH_IT:
                 await copies.index(conn, self._models)
                 lacks_indexes = False
@@ -188,6 +205,7 @@ class Runner:
                     selected = [each for each in batch if each[0].position <= until]
                 if not selected:
                     return
+                self.activity.works()
                 began = time.monotonic()
                 selected = await complete(EventStore(self._nc, self._event_keys), after, selected)
                 await self._apply(conn, after, selected)
@@ -200,12 +218,20 @@ class Runner:
                 if self._complaint:
                     log.info("projections go on", position=after, behind=end - after)
                     self._complaint = ""
+                self.activity.rests()
+                if after >= end:
+                    self.activity.follows()
                 ended = time.monotonic()
                 newest, lately = batch[-1][0].stored_at, recent.note(len(batch), ended)
                 await asyncio.sleep(pause(len(batch), newest, ended - began, datetime.now(UTC), lately))
                 if until is not None and after >= until:
                     return
         raise Unavailable("the connection to the bus was closed")
+
+    def _messages(self, after: int, goal: int, *, for_ever: bool) -> AsyncGenerator[Sequence[Judged], None]:
+        if for_ever and self._source is not None:
+            return self._source(after)
+        return behind.ahead(self._nc, after, goal, self._event_keys).batches()
 
     async def _apply(self, conn: Connection, after: int, batch: Sequence[Judged]) -> None:
         """Apply a batch. If that fails and the error will not pass, apply the events one by one. An event that still

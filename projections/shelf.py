@@ -33,6 +33,10 @@ class Shelf:
         """All tables, in the order of reports."""
         return (*(table for model in self.models for table in model.tables), "checkpoint", "schema_version")
 
+    def label(self, table: str) -> str:
+        """The name of a table in reports: those of the present have theirs alone."""
+        return f"{self.schema.rpartition('_')[2]}_{table}" if self.schema != SCHEMA and table in NOW.tables else table
+
 
 NOW = Shelf()
 """The read models of the present."""

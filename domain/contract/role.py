@@ -63,6 +63,14 @@ class HandlersHealth(Message):
     malformed: dict[str, Json] = Field(default_factory=dict)
 
 
+class PastStatus(Message):
+    """How far the rows of the past are, and why they could not be written, since when."""
+
+    position: Position
+    last_error: Error | None = None
+    failing_since: AwareDatetime | None = None
+
+
 class RoleStatus(Message):
     """The status of one process. `holder`: the process that has the lease of the managers, as far as this one knows."""
 
@@ -77,3 +85,4 @@ class RoleStatus(Message):
     failing_since: AwareDatetime | None = None
     holder: RoleProcess | None = None
     managers: Annotated[tuple[ManagerStatus, ...], Field(max_length=MOST_MANAGERS)] = ()
+    past: PastStatus | None = Field(default=None, description="of projections that keep the past")

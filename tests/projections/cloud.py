@@ -21,11 +21,13 @@ from eventstore.log.store import Change, EventStore
 from eventstore.vault.vault import Vault
 from projections import database
 from projections.database import Pool
+from projections.past.keeper import Keeper
 from projections.position import Position
 from projections.runner import Runner
 from runtime.bus import streams
 from runtime.bus.quick_client import QuickClient
 from runtime.local.servers import NatsServer, Postgres, create_database, start_nats
+from runtime.tasks import tasks
 from tests.event_keys import put_keys
 
 KEY = "AAAAC3NzaC1lZDI1NTE5AAAAIPm7BrCmWzJLJTdaN5UVvVY4O5F5aWzqZ8tcG2cR9u1H"
@@ -46,6 +48,8 @@ class Cloud:
     vault: Vault
     home: Path
     position: Position = field(default_factory=Position)
+    #: what keeps the past of a cloud that is `projected`
+    past: Keeper | None = None
 
     @property
     def store(self) -> EventStore:
@@ -140,6 +144,13 @@ class Cloud:
         assert await self.position.reach(end, 30), f"read models stay at {self.position.value} of {end}"
         return end
 
+    async def past_caught_up(self) -> int:
+        """Wait until the past is as new as the log, too."""
+        end = await self.caught_up()
+        assert self.past is not None
+        assert await self.past.position.reach(end, 30), f"the past stays at {self.past.position.value} of {end}"
+        return end
+
 
 @asynccontextmanager
 async def cloud(home: Path, postgres: Postgres) -> AsyncIterator[Cloud]:
@@ -163,15 +174,17 @@ async def projected(home: Path, postgres: Postgres) -> AsyncIterator[tuple[Cloud
     """A furnished cloud whose read models are kept, and a pool to ask them."""
     async with cloud(home, postgres) as made:
         await made.furnish()
-        task = asyncio.create_task(made.runner().run())
+        runner = made.runner()
+        task = asyncio.create_task(runner.run())
+        made.past = Keeper(made.nc, made.dsn, runner)
+        past = asyncio.create_task(made.past.run())
         pool = database.pool(made.dsn, "test")
         await pool.open()
         try:
             await made.caught_up()
             yield made, pool
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await tasks.end([past, task])
             await pool.close()
 
 

@@ -25,6 +25,7 @@ from eventstore.log.upcast import TYPE_VERSION
 from projections import copies, database
 from projections.books import MODELS, Books, Models, judged, write as write_rows
 from projections.model import Session
+from projections.past.models import PAST_MODELS
 from runtime.local.servers import create_database, start_postgres
 from tests.history.test_history import HERE, STORIES, decoded, lines
 
@@ -116,6 +117,11 @@ async def golden(dsn: str, models: Models = MODELS, stories: Sequence[Path] = ST
     return found
 
 
+async def of_all(dsn: str) -> dict[str, Golden]:
+    """The digests of the read models of the present and of the past."""
+    return {**await golden(dsn), **await golden(dsn, PAST_MODELS)}
+
+
 async def rows_of(conn: database.Connection, table: str) -> list[str]:
     cursor = await conn.execute(f"SELECT to_jsonb(t)::text AS row FROM {table} t ORDER BY 1".encode())
     return [f"{table} {row['row']}" for row in await cursor.fetchall()]
@@ -150,7 +156,7 @@ async def computed() -> dict[str, Golden]:
     with homes.home("tests") as home:
         postgres = await start_postgres(home, durable=False)
         try:
-            return await golden(await create_database(postgres, "golden"))
+            return await of_all(await create_database(postgres, "golden"))
         finally:
             await postgres.stop()
 

@@ -13,6 +13,7 @@ from domain import project
 from eventstore.log.envelope import Ref
 from projections import copies, database, rebuild
 from projections.books import MODELS
+from projections.past.models import PAST
 from projections.position import Position, listen
 from runtime.local.servers import POSTGRES_ROLES, Postgres, PostgresRole, create_database, set_up_roles
 from tests.projections.cloud import cloud
@@ -94,6 +95,24 @@ async def test_the_gateway_reads_what_it_serves_and_no_other_table(
                 found[row["tablename"]] = False
     assert {table for table, may in found.items() if may} == SERVED
     assert found.keys() - SERVED == {"seeds", "seed_secrets", "tips", "reservations", "schema_version"}
+
+
+OF_THE_PAST = {table for model in PAST.models if model.served for table in model.tables} | {"checkpoint"}
+
+
+async def test_of_the_past_the_gateway_reads_what_it_serves(readable: dict[PostgresRole, str]) -> None:
+    found: dict[str, bool] = {}
+    async with await database.connect(readable[PROJECTIONS], "test", PAST.schema) as conn:
+        await copies.make(conn, PAST.models, PAST.schema)
+    async with await database.connect(readable[GATEWAY], "test", PAST.schema) as conn:
+        for table in PAST.tables:
+            try:
+                await conn.execute(f"SELECT * FROM {table}".encode())
+                found[table] = True
+            except errors.InsufficientPrivilege:
+                found[table] = False
+    assert {table for table, may in found.items() if may} == OF_THE_PAST
+    assert found.keys() - OF_THE_PAST == {"reservations", "schema_version"}
 
 
 @pytest.mark.parametrize(
