@@ -8,16 +8,15 @@ import asyncio
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, get_args
+from typing import get_args
 
-from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from domain.contract import ManagerStatus, RoleName, RoleProcess, RoleStatus
 from gateway.monitoring.roles import Report
-from gateway.operators import health
+from gateway.operators import health, past_status
 from gateway.reads.reads import answer
 from gateway.state import Gateway
 from projections import pages, times
@@ -36,7 +35,7 @@ NODE_SILENT = 10.0
 #: Maximum number of nodes that are shown.
 MOST_NODES = 1000
 
-Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Time = past_status.Time
 
 
 class ProcessView(TypedDict):
@@ -50,7 +49,7 @@ class ProcessView(TypedDict):
 class RoleView(TypedDict):
     """One process of a role; `process` is null if none reports. `lag`: events of the log after its `position`.
 
-    `version`: of its programs; null if it is one that does not say so.
+    `version`: of its programs; null if it is one that does not say so. `past`: of projections that keep the past.
     """
 
     role: str
@@ -64,6 +63,7 @@ class RoleView(TypedDict):
     last_success: Time | None
     last_error: str | None
     failing_since: Time | None
+    past: past_status.PastView | None
 
 
 class ManagerView(TypedDict):
@@ -195,6 +195,7 @@ def role(each: Report, end: int | None) -> RoleView:
         "last_success": moment(status.last_success),
         "last_error": status.last_error,
         "failing_since": moment(status.failing_since),
+        "past": past_status.shown(status.past, end),
     }
 
 
@@ -211,6 +212,7 @@ def missing(name: str) -> RoleView:
         "last_success": None,
         "last_error": None,
         "failing_since": None,
+        "past": None,
     }
 
 

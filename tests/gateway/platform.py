@@ -15,11 +15,13 @@ from domain.contract import Power
 from eventstore.vault.vault import Vault
 from gateway.app import application, opened
 from gateway.state import Gateway
+from projections.past.keeper import Keeper
 from projections.position import Position
 from projections.runner import Runner
 from runtime import listener
 from runtime.local.servers import Postgres, create_database
 from runtime.settings import GatewaySettings
+from runtime.tasks.tasks import end
 from tests.domain.lives import SPOKEN
 from tests.handlers.platform import WriteSide, write_side
 from tests.waiting import eventually
@@ -96,15 +98,17 @@ async def platform(home: Path, postgres: Postgres) -> AsyncIterator[Platform]:
         await side.cloud()
         await side.node("host-1", vcpus=1000, memory_mib=10_000_000, disk_gib=1_000_000)
         vault = Vault.of(side.nc, home / "master.key")
-        running = asyncio.create_task(Runner(side.nc, dsn, vault, Position(), event_keys=side.store.event_keys).run())
+        keys = side.store.event_keys
+        runner = Runner(side.nc, dsn, vault, Position(), event_keys=keys)
+        past = Keeper(side.nc, dsn, runner, keys)
+        running = [asyncio.create_task(each.run()) for each in (runner, past)]
         try:
             async with served(side, dsn) as (gateway, url), httpx.AsyncClient(base_url=url, timeout=90) as http:
                 made = Platform(side, gateway, http, url, dsn)
                 await eventually(made_ready(made), "gateway ready")
                 yield made
         finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            await end(running)
 
 
 def made_ready(made: Platform) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from domain.contract import ManagerStatus, RoleProcess, RoleStatus
+from cli.commands.status import past_lag
+from domain.contract import ManagerStatus, PastStatus, RoleProcess, RoleStatus
 from gateway.monitoring import health_memory, roles as module
 from gateway.monitoring.health_memory import HealthMemory
 from gateway.monitoring.roles import MOST, STATUS, Report, Roles
@@ -155,6 +156,20 @@ def test_a_role_of_which_nobody_is_heard_is_shown() -> None:
         ("projections", True, 3),
         ("guest-data", False, None),
     ]
+
+
+def test_a_past_that_lags_or_fails_is_shown() -> None:
+    past = PastStatus(position=4, last_error="no room", failing_since=datetime.now(UTC))
+    shown = roles(heard(word("projections", position=7, past=past), word("projections", position=7)), 10)
+    with_past, without = sorted(
+        (each for each in shown if each["role"] == "projections"), key=lambda one: not one["past"]
+    )
+    assert with_past["past"] is not None
+    assert (with_past["past"]["position"], with_past["past"]["lag"]) == (4, 6)
+    assert (with_past["past"]["last_error"], without["past"]) == ("no room", None)
+    assert past_lag({"past": with_past["past"]}) == "failing"
+    assert past_lag({"past": {**with_past["past"], "failing_since": None}}) == 6
+    assert past_lag({}) is None, "a gateway of the version before"
 
 
 def test_healthz_shows_a_manager_that_fails_in_another_process_than_the_one_that_answered() -> None:
