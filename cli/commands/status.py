@@ -31,6 +31,14 @@ def works(row: Row) -> object:
     return "nowhere" if row["process"] is None else alive(row)
 
 
+def past_lag(row: Row) -> object:
+    """Of projections: how many events the past is behind, or that it cannot be kept."""
+    past = row.get("past")
+    if past is None:
+        return None
+    return "failing" if past["failing_since"] else past["lag"]
+
+
 ROLES: output.Columns = {
     "ROLE": "role",
     "PROCESS": where,
@@ -39,6 +47,7 @@ ROLES: output.Columns = {
     "SEEN": age("last_seen"),
     "POSITION": "position",
     "LAG": "lag",
+    "PAST LAG": past_lag,
     "FAILING FOR": age("failing_since"),
     "LAST ERROR": "last_error",
 }

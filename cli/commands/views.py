@@ -36,28 +36,37 @@ def verify_views(context: typer.Context, format_: Format = None) -> None:
     """Replay the log into a copy of the read models and compare every column. Exit status 1 if they differ."""
     from eventstore.log.keyring import Keyring
     from eventstore.vault.vault import Vault
-    from projections.rebuild import verify as compare
+    from projections import rebuild
+    from projections.past.models import PAST
+    from projections.shelf import NOW
 
     settings = _settings(context)
 
-    async def work(nc: "Client") -> "Comparison":
-        vault = Vault.of(nc, settings.master_key_path, creates=False)
-        with reachable(settings.postgres_dsn):
-            return await compare(nc, settings.postgres_dsn, vault, Keyring(settings.event_keys_path))
+    async def work(nc: "Client") -> "list[Comparison]":
+        vault, keys = Vault.of(nc, settings.master_key_path, creates=False), Keyring(settings.event_keys_path)
+        dsn = settings.postgres_dsn
+        with reachable(dsn):
+            shelves = [NOW, PAST] if await rebuild.is_made(dsn, PAST) else [NOW]
+            return [await rebuild.verify(nc, dsn, vault, keys, shelf=shelf) for shelf in shelves]
 
-    found = on_bus(settings, work)
+    now, *past = on_bus(settings, work)
+    differing = [name for each in (now, *past) for name in each.differing]
     if wants_json(context, format_):
-        output.emit_json(document(found))
+        output.emit_json(document(now, *past))
     else:
-        output.line(f"{found.rows} rows at position {found.position}: {'differ' if found.differing else 'as replayed'}")
-        for line in lines(found):
-            output.line(line)
-    if found.differing:
-        raise CliError(f"these read models differ from a replay: {', '.join(found.differing)}; run nebula rebuild")
+        for what, found in zip(("", " of the past"), (now, *past), strict=False):
+            result = "differ" if found.differing else "as replayed"
+            output.line(f"{found.rows} rows{what} at position {found.position}: {result}")
+            for line in lines(found):
+                output.line(line)
+        if not past:
+            output.line("there are no rows of the past yet")
+    if differing:
+        raise CliError(f"these read models differ from a replay: {', '.join(differing)}; run nebula rebuild")
 
 
-def document(found: "Comparison") -> dict[str, Any]:
-    """A comparison for programs."""
+def document(found: "Comparison", past: "Comparison | None" = None) -> dict[str, Any]:
+    """A comparison for programs. Tables of the past have names of their own."""
     tables = [
         {
             "table": each.table,
@@ -65,9 +74,11 @@ def document(found: "Comparison") -> dict[str, Any]:
             "columns": list(each.columns),
             "rows": [{"key": dict(row.key), "what": row.what, "columns": list(row.columns)} for row in each.rows],
         }
-        for each in found.tables
+        for each in (*found.tables, *(past.tables if past is not None else ()))
     ]
-    return {"position": found.position, "rows": found.rows, "differing": list(found.differing), "tables": tables}
+    differing = [table["table"] for table in tables]
+    made = {"position": past.position, "rows": past.rows} if past is not None else None
+    return {"position": found.position, "rows": found.rows, "differing": differing, "tables": tables, "past": made}
 
 
 def lines(found: "Comparison") -> Iterator[str]:
@@ -86,20 +97,24 @@ def rebuild(context: typer.Context, format_: Format = None) -> None:
     """Replay the log into new read models and replace the live ones by them, without an interruption."""
     from eventstore.log.keyring import Keyring
     from eventstore.vault.vault import Vault
+    from projections.past.models import PAST
     from projections.rebuild import rebuild as replace
+    from projections.shelf import NOW
 
     settings = _settings(context)
 
-    async def work(nc: "Client") -> int:
-        vault = Vault.of(nc, settings.master_key_path, creates=False)
-        with reachable(settings.postgres_dsn):
-            return await replace(nc, settings.postgres_dsn, vault, Keyring(settings.event_keys_path))
+    async def work(nc: "Client") -> list[int]:
+        vault, keys = Vault.of(nc, settings.master_key_path, creates=False), Keyring(settings.event_keys_path)
+        dsn = settings.postgres_dsn
+        with reachable(dsn):
+            return [await replace(nc, dsn, vault, keys, shelf=shelf) for shelf in (NOW, PAST)]
 
-    position = on_bus(settings, work)
+    position, past = on_bus(settings, work)
     if wants_json(context, format_):
-        output.emit_json({"position": position})
+        output.emit_json({"position": position, "past": past})
     else:
         output.line(f"the read models were built again from the log up to position {position}")
+        output.line(f"the rows of the past were built again up to position {past}")
 
 
 @contextmanager
