@@ -15,6 +15,7 @@ from eventstore.log.macs import EventKeys
 from eventstore.log.received import first_stored, own, raw_of
 from runtime import logs, subjects
 from runtime.bus import ordered, reading
+from runtime.bus.polling import Own
 
 log = logs.get(__name__)
 
@@ -35,14 +36,15 @@ async def follow(
     stream: str = subjects.EVENTS,
     event_keys: EventKeys | None,
     again: bool = False,
+    own_events: Own[Recorded] | None = None,
 ) -> AsyncGenerator[list[Recorded], None]:
     """Yield lists of at least one message after position `after`, in the order of the log, for ever.
 
     `filters`: None stands for all events. `event_keys`: checks the messages; None for a stream whose messages have no
-    MACs. `again`: somebody has read up to `after` before, so a stream that ends earlier is another one. It ends only
-    when it is closed. While the server does not answer, or there are no keys, it waits, and then continues without a
-    gap. Raises OtherStream if the stream ends before the position that was read, and ValueError for an empty list of
-    filters: a consumer without any would read all.
+    MACs. `again`: somebody has read up to `after` before, so a stream that ends earlier is another one. `own_events`:
+    those that need not be read, without filters. It ends only when it is closed. While the server does not answer, or
+    there are no keys, it waits, and then continues without a gap. Raises OtherStream if the stream ends before the
+    position that was read, and ValueError for an empty list of filters: a consumer without any would read all.
     """
     if filters is not None and not filters:
         raise ValueError("a list of filters must name at least one")
@@ -50,7 +52,13 @@ async def follow(
         await _until_ready(event_keys)
     try:
         batches = reading.follow(
-            nc, stream, after, filters or [subjects.events()], partial(pushed, event_keys), again=again
+            nc,
+            stream,
+            after,
+            filters or [subjects.events()],
+            partial(pushed, event_keys),
+            again=again,
+            own=own_events,
         )
         async with contextlib.aclosing(batches):
             async for batch in batches:

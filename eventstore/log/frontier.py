@@ -2,12 +2,16 @@
 
 A process learns of an event in two ways: it appends the event itself, or it reads the log. With both it usually knows
 without waiting whether an aggregate has an event up to a position.
+
+A reader of the log need not read what the process has appended: see `following`.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from eventstore.log.envelope import Recorded, Ref
+from runtime.bus.polling import ignore
 
 
 class Frontier:
@@ -26,6 +30,13 @@ class Frontier:
         self.handed_on = 0
         """The position up to which `hand_on` was called."""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._sent: set[str] = set()
+        """The subjects on which this process is appending."""
+        self.others = 0
+        """The number of events that were read, and that this process did not append."""
+        self._urgent = False
+        """Whether somebody waits for what the log has now."""
+        self.on_wait: Callable[[], None] = ignore
 
     def begin(self, position: int, newest: Iterable[tuple[Ref, int]]) -> None:
         """Begin after a position, up to which somebody else has read the log. `newest`: what `newest` returns then."""
@@ -46,10 +57,42 @@ class Frontier:
         else:
             self._ahead[before] = max(last, self._ahead.get(before, 0))
 
+    @contextmanager
+    def sending(self, subjects: Collection[str]) -> Iterator[None]:
+        """Inside the block this process appends on these subjects: what is read there is its own."""
+        self._sent.update(subjects)
+        try:
+            yield
+        finally:
+            self._sent.difference_update(subjects)
+
+    def following(self, after: int) -> list[Recorded]:
+        """The own events at the positions directly after this one. A reader need not read them."""
+        found = []
+        while (own := self._own.get(after + 1)) is not None:
+            found.append(own)
+            after += 1
+        return found
+
+    def lacks(self, after: int) -> bool:
+        """Whether the log has to be read now by a reader that has come up to this position: it has events there that
+        this process did not append, or somebody waits for what it has.
+        """
+        urgent, self._urgent = self._urgent, False
+        return urgent or bool(self._waiting or self._ahead) or (self.position > after and after + 1 not in self._own)
+
+    def urge(self) -> None:
+        """Somebody waits for what the log has now: read it soon."""
+        self._urgent = True
+        self.on_wait()
+
     def add_read(self, recorded: Sequence[Recorded]) -> None:
         """Add messages that were read from the log: all events up to the last one are known then."""
-        self._note(recorded)
-        self._move(recorded[-1].position)
+        if recorded[-1].position > self.position:  # else they are known
+            own, sent = self._own, self._sent
+            self.others += sum(one.position not in own and one.subject not in sent for one in recorded)
+            self._note(recorded)
+            self._move(recorded[-1].position)
 
     def hand_on(self, recorded: Sequence[Recorded]) -> list[Recorded]:
         """The next messages of the log for a reader. Own events are replaced by the objects that were appended, whose
@@ -60,7 +103,9 @@ class Frontier:
 
     def _recognized(self, recorded: Recorded) -> Recorded:
         own = self._own.pop(recorded.position, None)
-        return own if own is not None and own.same_bytes(recorded) else recorded
+        if own is None or own is recorded:
+            return recorded
+        return own if own.same_bytes(recorded) else recorded
 
     async def wait_for(self, position: int) -> None:
         """Wait until all events up to a position are known."""
@@ -69,6 +114,7 @@ class Frontier:
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((position, waiting))
         self.awaited += 1
+        self.on_wait()
         try:
             await waiting
         finally:

@@ -197,7 +197,12 @@ class EventStore:
                 messages.append(Message(subject, sent, body))
         if not messages:
             return []
-        position = await self._group.append(messages) - len(messages)
+        if self._frontier is None:
+            position = await self._group.append(messages)
+        else:
+            with self._frontier.sending([message.subject for message in messages]):
+                position = await self._group.append(messages)
+        position -= len(messages)
         recorded: list[Recorded] = []
         for message, (ref, headers, event, its_digest) in zip(messages, sealed, strict=True):
             position += 1

@@ -52,6 +52,7 @@ class Fences:
     def __init__(self, store: EventStore, world: World) -> None:
         self._store = store
         self._world = world
+        self._reading = asyncio.Lock()
 
     async def confirm(self, ref: Ref, applied: Applied[Any], basis: Basis, context: Context) -> None:
         """Return if a VM's create counts; otherwise drop the VM and raise Rejected.
@@ -73,7 +74,10 @@ class Fences:
         raise refusal
 
     async def _receive_up_to(self, position: int) -> None:
-        """Wait until all messages up to a position are received; read them if they do not arrive soon."""
+        """Wait until all messages up to a position are received; read them if they do not arrive soon.
+
+        Only one command reads at a time, since many wait when this process is busy. It reads for all of them.
+        """
         frontier = self._world.frontier
         if frontier.position >= position:
             return
@@ -81,8 +85,9 @@ class Fences:
             async with asyncio.timeout(READ_AFTER):
                 await frontier.wait_for(position)
         except TimeoutError:
-            if frontier.position < position:
-                frontier.add_read(await self._store.between(frontier.position, position))
+            async with self._reading:
+                if frontier.position < position:
+                    frontier.add_read(await self._store.between(frontier.position, position))
 
     async def conclude(self, ref: Ref, applied: Applied[Any], operation: str | None) -> Applied[Any]:
         """The result of a deletion that has begun. Raises Rejected if it was given up, Unavailable if it takes long."""

@@ -265,7 +265,7 @@ class World:
             task.result()
 
     async def _receive(self, nc: Client, backlog: Backlog, event_keys: EventKeys | None) -> None:
-        async for batch in follow(nc, self.position, event_keys=event_keys):
+        async for batch in follow(nc, self.position, event_keys=event_keys, own_events=self.frontier):
             self.frontier.add_read(batch)
             await backlog.put(batch)
 
@@ -293,6 +293,7 @@ class World:
     async def until(self, holds: Callable[[], bool]) -> None:
         """Wait until a condition holds. It is tested after each batch of events."""
         self._awaited += 1
+        self.frontier.urge()
         try:
             async with self._moved:
                 await self._moved.wait_for(holds)

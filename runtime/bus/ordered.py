@@ -48,7 +48,7 @@ class Batch(NamedTuple, Generic[T]):
     """whether the stream had more messages when the last item was sent"""
 
 
-class Consume(Protocol):
+class Consume(Protocol[T]):
     """As the function `consume`."""
 
     def __call__(
@@ -79,7 +79,7 @@ async def follow(
     filters: Sequence[str],
     read: Read[T],
     *,
-    using: Consume | None = None,
+    using: Consume[T] | None = None,
     again: bool = False,
 ) -> AsyncGenerator[list[T], None]:
     """Yield lists of at least one item after position `after`, in the order of the stream, for ever.
@@ -88,7 +88,7 @@ async def follow(
     OtherStream if the stream ends before the position that was read. `using`: how it reads, `consume` by default.
     `again`: the stream was read up to `after` before.
     """
-    reader = using or consume
+    reader: Consume[T] = using or consume
     failures, last_refusal = 0, ""
     short_since: float | None = None
     while True:

@@ -8,22 +8,25 @@ A consumer delivers to a subject of the streams' account, so whoever may create 
   (`hints.py`).
 """
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from runtime import subjects
-from runtime.bus import ordered, pulled
+from runtime.bus import ordered, polling, pulled
 from runtime.bus.accounts.claims import covers
 from runtime.bus.api import api, imports
-from runtime.bus.hints import Hints
+from runtime.bus.hints import Listener
 from runtime.bus.inbox import Inbox
 from runtime.bus.ordered import HEARTBEAT, MOST, Batch, Interrupted, Read
+from runtime.bus.polling import Own, Polling, ignore
 from runtime.tasks.tasks import heed_cancellation
 
 T = TypeVar("T")
@@ -33,17 +36,33 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def follow(
-    nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T], *, again: bool = False
+    nc: Client,
+    stream: str,
+    after: int,
+    filters: Sequence[str],
+    read: Read[T],
+    *,
+    again: bool = False,
+    own: Own[T] | None = None,
 ) -> AsyncGenerator[list[T], None]:
-    """As `ordered.follow`."""
-    return ordered.follow(nc, stream, after, filters, read, using=consume, again=again)
+    """As `ordered.follow`. `own`: what need not be read, in the account of the streams; only for all messages."""
+    return ordered.follow(nc, stream, after, filters, read, using=partial(consume, own=own), again=again)
 
 
 def consume(
-    nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T], *, again: bool = False
+    nc: Client,
+    stream: str,
+    after: int,
+    filters: Sequence[str],
+    read: Read[T],
+    *,
+    again: bool = False,
+    own: Own[T] | None = None,
 ) -> AsyncGenerator[Batch[T], None]:
-    """As `ordered.consume`. With imported streams, filters have the same number of tokens."""
+    """As `ordered.consume`. With imported streams, filters have the same number of tokens. `own`: as in `follow`."""
     if not imports(nc):
+        if own is not None:
+            return _beside(own, nc, stream, after, filters, read, again=again)
         return ordered.consume(nc, stream, after, filters, read, again=again)
     if stream == subjects.WANTED:
         (only,) = filters
@@ -75,36 +94,87 @@ def widened(filters: Sequence[str]) -> str:
 
 
 async def pages(
-    nc: Client, stream: str, after: int, filter_: str, read: Read[T], *, again: bool
+    nc: Client,
+    stream: str,
+    after: int,
+    filter_: str,
+    read: Read[T],
+    *,
+    again: bool,
 ) -> AsyncGenerator[Batch[T], None]:
     """As `ordered.consume`, by direct gets."""
-    hints = Hints()
-    listening = await nc.subscribe(filter_, cb=hints.note)
-    try:
-        async with Inbox(nc) as inbox:
-            if again:
+    async with Listener(nc, filter_) as listener, Inbox(nc) as inbox:
+        if again:
+            await ordered.same(nc, stream, after)
+
+        def found(msg: Msg, position: int, nanoseconds: int) -> T:
+            listener.hints.found(msg)
+            return read(msg, position, nanoseconds)
+
+        while True:
+            count, more = 0, True
+            while more:
+                batch = await page(nc, inbox, stream, after, filter_, found)
+                after, more, count = batch.position, batch.more, count + len(batch.items)
+                if batch.items:
+                    yield batch
+            if not listener.hints.missing():
+                yield Batch([], after, more=False)
+            if not await listener.wait(count, HEARTBEAT):
                 await ordered.same(nc, stream, after)
 
-            def found(msg: Msg, position: int, nanoseconds: int) -> T:
-                hints.found(msg)
-                return read(msg, position, nanoseconds)
 
-            while True:
-                more = True
-                while more:
-                    batch = await page(nc, inbox, stream, after, filter_, found)
-                    after, more = batch.position, batch.more
-                    if batch.items:
-                        yield batch
-                if hints.missing():
-                    await hints.pause()
-                    continue
-                yield Batch([], after, more=False)
-                if not await hints.wait(HEARTBEAT):
-                    await ordered.same(nc, stream, after)
+async def _beside(
+    own: Own[T], nc: Client, stream: str, after: int, filters: Sequence[str], read: Read[T], *, again: bool
+) -> AsyncGenerator[Batch[T], None]:
+    """As `ordered.consume`. While many messages come, nearly all of which this process stores itself, it has no
+    consumer, and reads only what others store.
+    """
+    pace = Polling()
+    own.on_wait = pace.hurry
+    try:
+        while True:
+            async with contextlib.aclosing(ordered.consume(nc, stream, after, filters, read, again=again)) as batches:
+                async for batch in batches:
+                    after, others = batch.position, own.others
+                    yield batch
+                    if batch.more or own.others > others:  # each message that others store is needed soon
+                        pace.end()
+                    elif pace.begins(len(batch.items)):
+                        break
+            again = False
+            async with contextlib.aclosing(_looks(pace, own, nc, stream, after, read)) as looks:
+                async for batch in looks:
+                    after = batch.position
+                    yield batch
     finally:
-        with contextlib.suppress(Exception):  # the connection may be closed
-            await listening.unsubscribe()
+        own.on_wait = ignore
+
+
+async def _looks(
+    pace: Polling, own: Own[T], nc: Client, stream: str, after: int, read: Read[T]
+) -> AsyncGenerator[Batch[T], None]:
+    """As `_beside`, until few messages come, or many that others store."""
+    clock = asyncio.get_running_loop().time
+    looked, alone = clock(), False
+    async with Inbox(nc) as inbox:
+        others = own.others
+        while pace.calm < polling.CALM and own.others < others + polling.FEW:
+            await pace.rest()
+            mine = own.following(after)
+            if mine:
+                after += len(mine)
+                yield Batch([*mine], after, more=False)
+            others, count = own.others, len(mine)
+            more = own.lacks(after) or not alone or clock() - looked >= polling.SELDOM
+            while more:
+                batch = await page(nc, inbox, stream, after, ">", read)
+                looked, after, more, count = clock(), batch.position, batch.more, count + len(batch.items)
+                if batch.items:
+                    yield batch
+                alone = own.others == others
+            pace.note(count)
+    pace.end()
 
 
 def asked(stream: str, filter_: str) -> str:

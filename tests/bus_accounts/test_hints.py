@@ -15,7 +15,7 @@ from eventstore.log.envelope import Recorded
 from eventstore.log.follow import pushed
 from eventstore.log.store import Change, EventStore, Tip
 from runtime import subjects
-from runtime.bus import hints, reading
+from runtime.bus import hints, polling, reading
 from runtime.bus.inbox import Inbox
 from runtime.bus.ordered import Batch
 from runtime.tasks.backoff import Backoff
@@ -106,3 +106,32 @@ async def test_a_message_that_was_refused_is_looked_for_no_longer_than_its_time(
     async with asyncio.timeout(SOON):
         assert not (await reading_on).more
     assert looks[0] > 1
+
+
+async def test_while_many_messages_come_it_looks_without_hints(
+    guarded: Guarded, batches: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds all messages, once and in order, and hears hints again when few come."""
+    monkeypatch.setattr(polling, "BUSY", 4)
+    monkeypatch.setattr(polling, "WINDOW", NEVER)
+    nc, store = guarded.connections["projections"], EventStore(guarded.connections["handlers"], KEYS)
+    heard: set[bool] = set()
+    found: list[int] = []
+
+    async def read() -> None:
+        async for batch in batches:
+            found.extend(recorded.position for recorded in batch.items)
+            heard.add(any(one.subject == subjects.events() for one in nc._subs.values()))
+
+    reading_all = asyncio.create_task(read())
+    for number in range(1, 101):
+        one = ref()
+        await store.append([Change(Tip(one), [created(one)])], CONTEXT)
+        if number == 50:
+            await eventually(lambda: False in heard, "it hears no hints")
+            heard.clear()
+            await eventually(lambda: True in heard, "it hears hints again")
+    await eventually(lambda: len(found) >= 100, "it has found all")
+    reading_all.cancel()
+    await asyncio.gather(reading_all, return_exceptions=True)
+    assert found == list(range(1, 101))

@@ -59,3 +59,31 @@ async def test_whoever_waits_goes_on_when_it_is_known() -> None:
     await asyncio.gather(waiting[2], return_exceptions=True)
     known.add_read([at(9)])
     assert known.awaited == 0
+
+
+def test_events_of_others_are_counted_once() -> None:
+    known = Frontier()
+    known.add_own([at(1)])
+    known.add_read([at(1), at(2, TAG)])
+    known.add_read([at(2, TAG)])
+    with known.sending([VM.subject]):
+        known.add_read([at(3), at(4, TAG)])
+    assert known.others == 2
+    known.add_read([at(5)])
+    assert known.others == 3
+
+
+def test_a_reader_takes_own_events_up_to_a_gap() -> None:
+    known = Frontier()
+    mine = [at(1), at(2), at(4)]
+    known.add_own(mine[:2])
+    assert (known.following(0), known.following(1), known.lacks(0)) == (mine[:2], mine[1:2], False)
+    known.add_own(mine[2:])
+    assert known.following(2) == []
+    assert known.lacks(2), "the third is of somebody else"
+    known.add_read([at(3)])
+    assert not known.following(2)
+    assert known.lacks(2), "it is known, but not to the reader"
+    assert (known.following(3), known.lacks(3), known.lacks(4)) == (mine[2:], False, False)
+    known.urge()
+    assert (known.lacks(4), known.lacks(4)) == (True, False)

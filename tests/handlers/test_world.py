@@ -134,7 +134,7 @@ async def test_a_backlog_keeps_the_order_and_has_an_end(monkeypatch: pytest.Monk
 async def test_what_cannot_be_folded_ends_the_following(monkeypatch: pytest.MonkeyPatch) -> None:
     """However quiet the log is."""
 
-    async def one(nc: Any, after: int, *, event_keys: object) -> Any:
+    async def one(nc: Any, after: int, *, event_keys: object, own_events: object) -> Any:
         yield [own(1, Tip(REF), MADE)]
         await asyncio.Event().wait()
 
@@ -147,7 +147,7 @@ async def test_what_cannot_be_folded_ends_the_following(monkeypatch: pytest.Monk
 
 
 async def test_it_is_known_before_it_is_folded_while_many_commands_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def one(nc: Any, after: int, *, event_keys: object) -> Any:
+    async def one(nc: Any, after: int, *, event_keys: object, own_events: object) -> Any:
         yield [own(1, Tip(REF), MADE)]
         await asyncio.Event().wait()
 
