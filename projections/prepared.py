@@ -59,6 +59,14 @@ class Prepared(Recorded):
     def operation(self) -> str | None:
         return self._context[3]
 
+    @property
+    def actor(self) -> str:
+        return self._context[0] or ""
+
+    @property
+    def request(self) -> str | None:
+        return self._context[2]
+
     @lazy
     def event(self) -> Event:
         return opened(self._needed, self.body)

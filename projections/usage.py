@@ -23,6 +23,7 @@ the past in the same way as for the present.
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import lru_cache
 from operator import attrgetter
 
 from typing_extensions import TypedDict
@@ -104,19 +105,25 @@ def share(vm: Vm | None) -> Share | None:
     if vm is None or vm.phase is Phase.DELETED:
         return None
     spec = vm.spec
-    promised = Share(spec.vcpus, spec.memory_mib, spec.disk_gib)
+    promised = (spec.vcpus, spec.memory_mib, spec.disk_gib)
     if vm.node is None:
-        return promised
-    size = vm.running_size or spec.resources()
-    if vm.phase not in (Phase.RUNNING, Phase.PAUSED):
-        return replace(promised, disk_gib_in_use=size.disk_gib)
-    return replace(
-        promised,
-        vms_in_use=1,
-        vcpus_in_use=size.vcpus,
-        memory_mib_in_use=size.memory_mib,
-        disk_gib_in_use=size.disk_gib,
-    )
+        return share_of(promised)
+    size = vm.running_size or spec
+    return share_of(promised, (size.vcpus, size.memory_mib, size.disk_gib), runs=vm.phase in RUNS)
+
+
+#: Phases in which a VM has vCPUs and memory of its host.
+RUNS = frozenset({Phase.RUNNING, Phase.PAUSED})
+Size = tuple[int, int, int]
+"""vCPUs, MiB of memory, GiB of disk."""
+
+
+@lru_cache(maxsize=1024)
+def share_of(promised: Size, size: Size | None = None, *, runs: bool = False) -> Share:
+    """What a VM counts for. `size`: of its domain, if it has a node. Many VMs have the same sizes."""
+    if size is None:
+        return Share(*promised)
+    return Share(*promised, 1, *size) if runs else Share(*promised, disk_gib_in_use=size[2])
 
 
 #: The values of a share, in the order of the columns.

@@ -174,6 +174,16 @@ class Recorded:
         """The id of the operation that it belongs to."""
         return self.context.operation
 
+    @property
+    def actor(self) -> str:
+        """Who caused it."""
+        return self.context.actor
+
+    @property
+    def request(self) -> str | None:
+        """The id of the request that caused it."""
+        return self.context.request
+
     @lazy
     def digest(self) -> str:
         return digest(self.subject, self.headers, self.body)

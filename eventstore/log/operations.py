@@ -25,17 +25,8 @@ class Record:
 
 def event_context(recorded: Recorded) -> EventContext:
     """The data of an event that the record of an operation needs."""
-    ref, context = recorded.ref, recorded.context
-    return EventContext(
-        operation=context.operation,
-        project=ref.project,
-        kind=ref.kind,
-        resource=ref.id,
-        position=recorded.position,
-        at=recorded.moment,
-        actor=context.actor,
-        request=context.request,
-    )
+    at = recorded.moment
+    return EventContext(recorded.operation, *recorded.ref, recorded.position, at, recorded.actor, recorded.request)
 
 
 def record(id_: str, events: Iterable[tuple[Recorded, Event]]) -> Record | None:
