@@ -13,6 +13,8 @@ from runtime.tasks.tasks import happens
 
 MOST = 8192
 """The usual maximum number of messages in one batch."""
+MOST_BYTES = 64 * 1024**2
+"""Bytes of bodies from which on a batch is complete, however few messages it has."""
 #: Seconds without a message after which a batch is complete, even if the log should have more.
 QUIET = 1.0
 
@@ -28,6 +30,7 @@ class Ahead:
         self._goal = goal
         self._most = most or MOST
         self._waiting: list[Judged] = []
+        self._bytes = 0
         self._arrived, self._taken = asyncio.Event(), asyncio.Event()
 
     async def batches(self) -> AsyncGenerator[Sequence[Judged], None]:
@@ -39,20 +42,25 @@ class Ahead:
                 elif self._complete() or reader.done() or not await happens(self._arrived, QUIET):
                     most = self._most if self._waiting[0][0].position <= self._goal else MOST
                     batch, self._waiting = self._waiting[:most], self._waiting[most:]
+                    self._bytes = bytes_of(self._waiting)
                     self._taken.set()
                     yield batch
                 self._arrived.clear()
             await reader
 
     def _complete(self) -> bool:
-        return len(self._waiting) >= self._most or self._waiting[-1][0].position >= self._goal
+        return self._is_full() or self._waiting[-1][0].position >= self._goal
+
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= self._most or self._bytes >= MOST_BYTES
 
     async def _read(self) -> None:
         try:
             async for batch in self._source:
                 self._waiting += batch
+                self._bytes += bytes_of(batch)
                 self._arrived.set()
-                while len(self._waiting) >= self._most:
+                while self._is_full():
                     self._taken.clear()
                     await self._taken.wait()
         finally:
@@ -67,3 +75,7 @@ class Ahead:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             await self._source.aclose()
+
+
+def bytes_of(messages: Sequence[Judged]) -> int:
+    return sum([len(recorded.body) for recorded, _ in messages])

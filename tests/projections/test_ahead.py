@@ -81,6 +81,26 @@ async def test_batches_up_to_the_goal_may_be_larger() -> None:
     assert found[:2] == [300, 600]
 
 
+async def test_large_messages_make_smaller_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "MOST_BYTES", 5000)
+    taken_until, delivered = 0, 0
+
+    async def large() -> AsyncGenerator[list[Judged], None]:
+        nonlocal delivered
+        for number in range(1, 201):
+            delivered = number
+            yield [judged(Recorded(number, f"nebula.events.p.vm.{number}", {}, b"x" * 1000, AT))]
+
+    async with contextlib.aclosing(Ahead(large(), 200).batches()) as batches:
+        async for batch in batches:
+            assert len(batch) <= 5
+            taken_until = batch[-1][0].position
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert delivered <= taken_until + 6
+    assert taken_until == 200
+
+
 async def test_after_the_goal_it_does_not_wait_for_more() -> None:
     assert await taken(Source(5, 1), goal=0, until=5) == [1, 2, 3, 4, 5]
 
