@@ -116,6 +116,9 @@ def test_each_goal_is_of_a_row_and_each_row_but_some_has_one() -> None:
 async def test_the_read_models_are_made_and_proved(tmp_path: Path) -> None:
     found = await models.measure(VMS, tmp_path)
     assert found["verify_views_rows"] > found["events"] > 9 * VMS
+    assert found["cpu_us_per_event"] > 0
+    assert found["judging_us_per_event"] == 0, "the log is too short for other processes"
+    assert 0 < found["memory_mib"] < 200
 
 
 async def test_each_list_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

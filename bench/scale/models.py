@@ -1,6 +1,8 @@
 """Read models from nothing: events per second, next to a raw ordered consumer; and `verify views` next to that.
 
-`cpu_us_per_event` is the time of the process that follows the log, `postgres_us_per_event` that of Postgres.
+`cpu_us_per_event` is the time of the process that follows the log, `judging_us_per_event` that of the processes which
+judge the messages for it, `postgres_us_per_event` that of Postgres. `memory_mib`: what the first one has at most, more
+than before the replay.
 """
 
 import asyncio
@@ -37,16 +39,20 @@ async def models(nc: Client, folder: Path, postgres: Postgres) -> dict[str, floa
     bare = await timed_floor(nc, events)
     dsn = await create_database(postgres, "models")
     keys, vault, position = Keyring(folder / "event.keys"), Vault.of(nc, folder / "master.key"), Position()
-    started, used, before = time.perf_counter(), time.process_time(), of_postgres(postgres)
+    memory = memory_mib()
+    started, used, before = time.perf_counter(), os.times(), of_postgres(postgres)
     runner = asyncio.create_task(Runner(nc, dsn, vault, position, event_keys=keys).run())
     if not await position.reach(events, 3600):
         raise RuntimeError(f"the read models are at {position.value} of {events}")
     seconds = time.perf_counter() - started
+    now = os.times()
     figures = {
         "events": events,
         "events_per_second": round(events / seconds),
-        "cpu_us_per_event": round((time.process_time() - used) / events * 1e6, 1),
+        "cpu_us_per_event": round((sum(now[:2]) - sum(used[:2])) / events * 1e6, 1),
+        "judging_us_per_event": round((sum(now[2:4]) - sum(used[2:4])) / events * 1e6, 1),
         "postgres_us_per_event": round((of_postgres(postgres) - before) / events * 1e6, 1),
+        "memory_mib": round(memory_mib(peak=True) - memory),
         "floor_per_second": round(events / bare),
         "ratio": round(bare / seconds, 3),
     }
@@ -78,3 +84,12 @@ def of_postgres(postgres: Postgres) -> float:
         if int(fields[1]) == postgres.pid or int(stat.parent.name) == postgres.pid:
             used += sum(int(each) for each in fields[11:15])
     return used / TICKS
+
+
+def memory_mib(*, peak: bool = False) -> float:
+    """MiB of memory that this process has, or had at most since this was last called without `peak`."""
+    if not peak:
+        Path("/proc/self/clear_refs").write_text("5")
+    name = "VmHWM:" if peak else "VmRSS:"
+    found = dict(line.partition("\t")[::2] for line in Path("/proc/self/status").read_text().splitlines())
+    return int(found[name].split()[0]) / 1024
