@@ -4,7 +4,8 @@ Nothing may cost more because of what was deleted: `slope` is the growth of the 
 next, as a share of the first round (least squares). The nodes are simulated, without delays. What all processes cost at
 rest, before the first round, is subtracted for the time that a round takes: a slow round would seem to cost more. The
 floor is the CPU time of a fixed piece of work before and after each round: on a busy machine all CPU time grows, and
-`slope_to_floor` is that of the ratio.
+`slope_to_floor` is that of the ratio. `growth` is the last round divided by the first on the fitted line of that ratio,
+and `worst_growth` that of the role that grows most.
 """
 
 import argparse
@@ -48,6 +49,7 @@ async def measure(vms: int = 1000, rounds: int = 5, nodes: int = 10, rest: float
     roles = list(figures[0]["cpu"])
     totals = [sum(one["cpu"].values()) for one in figures]
     floors = [one["floor"] for one in figures]
+    growth_by_role = {role: growth([one["cpu"][role] / one["floor"] for one in figures]) for role in roles}
     return {
         "vms": vms,
         "nodes": nodes,
@@ -58,6 +60,9 @@ async def measure(vms: int = 1000, rounds: int = 5, nodes: int = 10, rest: float
         "floor_cpu_ms": [round(floor, 2) for floor in floors],
         "slope": slope(totals),
         "slope_to_floor": slope([total / floor for total, floor in zip(totals, floors, strict=True)]),
+        "growth": growth([total / floor for total, floor in zip(totals, floors, strict=True)]),
+        "worst_growth": max(growth_by_role.values()),
+        "growth_by_role": growth_by_role,
         "slope_by_role": {role: slope([one["cpu"][role] for one in figures]) for role in roles},
         "cpu_ms_per_vm_by_role": {role: [round(one["cpu"][role], 2) for one in figures] for role in roles},
         "cores_at_rest_before": round(sum(idle.values()), 3),
@@ -96,6 +101,11 @@ def floor_ms() -> float:
     for _ in range(300):
         hashlib.sha256(json.dumps(json.loads(json.dumps(body))).encode()).digest()
     return (time.process_time() - started) * 1e3
+
+
+def growth(values: Sequence[float]) -> float:
+    """The last value of the fitted line divided by its first."""
+    return round(1.0 + slope(values) * (len(values) - 1), 3)
 
 
 def slope(values: Sequence[float]) -> float:

@@ -108,6 +108,8 @@ def test_the_slope_is_that_of_a_line() -> None:
     assert rounds.slope([10.0, 11.0, 12.0, 13.0]) == 0.1
     assert rounds.slope([5.0, 5.0, 5.0]) == 0.0
     assert rounds.slope([7.0]) == 0.0
+    assert rounds.growth([10.0, 11.0, 12.0, 13.0]) == 1.3
+    assert rounds.growth([5.0, 5.0, 5.0]) == rounds.growth([7.0]) == 1.0
 
 
 async def test_a_wait_without_progress_ends_and_says_for_what(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ GOALS = (
     most("lists of 100 VMs, p99 of the slowest, ms", "lists", "vms_p99_ms", 10),
     most("lists of 100 VMs ÷ bare SQL", "lists", "vms_ratio", 3),
     most("lists of 100 nodes, p99, ms", "lists", "nodes_p99_ms", 10),
+    most("lists of 100 nodes ÷ bare SQL", "lists", "nodes_ratio", 3),
     least("verify log, events/s", "verify", "events_per_second", 30_000),
     most("verify views ÷ rebuild", "models", "verify_views_ratio", 1.2),
     least("creates accepted ÷ raw durable publishes", "commands", "ratio", 0.6),
@@ -47,6 +48,8 @@ GOALS = (
     least("3,000 creates: running per second", "run", "running_per_second", 330),
     most("3,000 creates: CPU of a create on full nodes ÷ on empty ones", "run", "growth", 1.1),
     most("rounds in one log: growth of the CPU of a VM from one to the next", "rounds", "slope_to_floor", 0.02),
+    most("rounds in one log: CPU of a VM in the last one ÷ in the first", "rounds", "growth", 1.1),
+    most("the same, of the role that grows most", "rounds", "worst_growth", 1.1),
     most("idle, all VMs deleted: cores", "rounds", "cores_at_rest", 0.04),
     most("control plane at rest, all roles, MiB (PSS)", "rest", "roles_mib", 250),
 )
