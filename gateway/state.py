@@ -35,6 +35,7 @@ from gateway.monitoring.roles import Roles
 from gateway.monitoring.unreadable import Unreadable
 from gateway.writes import Writes
 from projections.database import Mine, Pool, answers
+from projections.event_times import EventTimes
 from projections.marks import Kept
 from projections.position import Position
 from runtime.bus.pace import Pace
@@ -103,6 +104,7 @@ class Gateway:
     writes: Writes = field(default_factory=Writes)
     tickets: Tickets = field(default_factory=Tickets)
     hub: Hub = field(init=False)
+    event_times: EventTimes = field(default_factory=EventTimes)
     #: counts of events in ranges that are wholly in the past
     marks: Kept = field(default_factory=Kept)
     endings: Endings = field(init=False)

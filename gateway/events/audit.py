@@ -1,6 +1,7 @@
 """Search in the log: by actor, type, resource, operation and time."""
 
 import asyncio
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Required
 
@@ -76,14 +77,28 @@ async def search(gateway: Gateway, request: Request) -> Response:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
+        bounds, reached = await of_times(gateway, filters)
         found, following, position = await events.page(
-            gateway.pool, filters, after, limit, mine=seen, before=before, newest=newest
+            gateway.pool, {**filters, **bounds}, after, limit, mine=seen, before=before, newest=newest
         )
+        position = position if reached is None else min(position, reached)
         remaining = deadline - loop.time()
         if found or remaining <= 0 or gateway.stop.is_set():
             break
         await gateway.position.reach(position + 1, remaining)
     return listed(request, "events", [shown(each) for each in found], following, position)
+
+
+async def of_times(gateway: Gateway, filters: Mapping[str, Any]) -> tuple[dict[str, int], int | None]:
+    """The positions that events of the given times can have, as filters, and the log position that these reflect.
+
+    None if there are no times among the filters.
+    """
+    since, until = filters.get("from_time"), filters.get("to_time")
+    if since is None and until is None:
+        return {}, None
+    first, last, reached = await gateway.event_times.positions(gateway.pool, since, until)
+    return {"first": first, "last": last}, reached
 
 
 def filters_of(request: Request) -> dict[str, Any]:
