@@ -112,9 +112,11 @@ class Ranges:
         self._idle.put_nowait(worker)
 
     async def __aexit__(self, *_: object) -> None:
-        await end(list(self._starting))
-        for worker in self._workers:
-            await worker.stop()
+        try:
+            await end(list(self._starting))
+        finally:
+            for worker in self._workers:
+                await worker.stop()
 
     async def read(self, first: int) -> list[Judged]:
         """The messages of a range. An empty list if it is not complete: there is a gap, or a server lags behind."""
