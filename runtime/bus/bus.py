@@ -16,6 +16,11 @@ from runtime.text.masking import masked
 
 log = logs.get(__name__)
 
+#: Seconds between two pings, and number of them that may be without an answer: with several servers another one is
+#: found after six seconds at most. A single server gets more time. It may be slow on a busy machine, and to connect to
+#: it again costs more work: each node registers, and reads all its documents.
+PING_SECONDS, UNANSWERED, UNANSWERED_ALONE = 2, 2, 9
+
 
 class Connection(QuickClient):
     """The connection of a role. It reconnects for ever, and logs once when it is lost and once when it is back."""
@@ -49,8 +54,8 @@ class Connection(QuickClient):
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; a fraction works
                 tls=self._tls,
                 connect_timeout=2,
-                ping_interval=2,  # another server is found after six seconds at most
-                max_outstanding_pings=2,
+                ping_interval=PING_SECONDS,
+                max_outstanding_pings=UNANSWERED,
                 pending_size=32 * 1024 * 1024,
                 error_cb=self._on_error,
                 disconnected_cb=self._on_loss,
@@ -80,6 +85,10 @@ class Connection(QuickClient):
         file = self._settings.nats_creds
         self._renewed.used = found(file) if file is not None else None  # nats-py reads the file now, too
         await super()._process_connect_init()
+
+    async def _process_info(self, info: dict[str, Any], initial_connection: bool = False) -> None:
+        await super()._process_info(info, initial_connection)
+        self.options["max_outstanding_pings"] = UNANSWERED if len(self._server_pool) > 1 else UNANSWERED_ALONE
 
     async def inbox(self) -> str:
         await self._renewed.admitted()

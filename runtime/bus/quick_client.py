@@ -63,7 +63,13 @@ class QuickClient(Client):
     async def _connect_to_server(self, s: Srv) -> None:
         await super()._connect_to_server(s)
         if type(self._transport) is TcpTransport:
-            self._transport = TcpStream(self._transport)
+            self._transport = TcpStream(self._transport, self._hear)
+
+    def _hear(self) -> None:
+        """Any bytes from the server show that it lives. Its answer to a ping comes after all that it sent before, which
+        may take a busy process longer than the pings that may be outstanding.
+        """
+        self._pings_outstanding = 0
 
     async def _process_connect_init(self) -> None:
         """Abandon a connection whose TLS failed: nats-py would wait for ever until it is closed."""

@@ -1,6 +1,6 @@
 """The TCP connection to a NATS server."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from nats.aio.transport import TcpTransport
 
@@ -13,10 +13,17 @@ class TcpStream(TcpTransport):
     OSError, nats-py connects again, and writes then what waits in its buffer.
     """
 
-    def __init__(self, made: TcpTransport) -> None:
-        """Take over the connection of a transport that nats-py has made."""
+    def __init__(self, made: TcpTransport, heard: Callable[[], None]) -> None:
+        """Take over the connection of a transport that nats-py has made. `heard`: called when bytes have been read."""
         super().__init__()  # type: ignore[no-untyped-call]
         vars(self).update(vars(made))
+        self._heard = heard
+
+    async def read(self, buffer_size: int) -> bytes:
+        data: bytes = await super().read(buffer_size)
+        if data:
+            self._heard()
+        return data
 
     def write(self, payload: bytes) -> None:
         try:
