@@ -107,7 +107,7 @@ export class Stage {
    */
   live(events) {
     const {page, context, data, loading} = this.shown;
-    if (!page?.live || context === null || context.at !== null || loading) return;
+    if (!page?.live || context === null || context.at !== null || loading || data === undefined) return;
     for (const event of events) page.live(event, context, /** @type {never} */ (data));
   }
 

@@ -181,6 +181,7 @@ interface CloudEvent {
   data?: Record<string, unknown>;
   prev?: number;
   words?: string;
+  why?: string | null;
 }
 
 /** An event as pages get it from the feed. `type`: without its prefix, such as `VmStarted`. */

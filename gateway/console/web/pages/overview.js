@@ -91,7 +91,7 @@ export const page = {
         </section>
         <section class="card wide" aria-labelledby="log">
           <h2 id="log">The log${context.at === null ? ", as it grows" : ", up to this moment"}</h2>
-          ${data.events.length === 0 ? html`<p class="small">Nothing has happened yet.</p>` : timeline(data.events, {subject: true, go: at => context.travel(String(at))})}
+          ${data.events.length === 0 ? html`<p class="small">Nothing has happened yet.</p>` : timeline(data.events, {subject: item => about(data, item), go: at => context.travel(String(at))})}
         </section>
       </div>
     `;
@@ -153,6 +153,17 @@ function hosts(nodes) {
       ${nodes.length > 24 ? html`<p class="small">and ${nodes.length - 24} more</p>` : nothing}
     </section>
   `;
+}
+
+/**
+ * What an event is about, by its name where that is known.
+ * @param {Overview} data
+ * @param {import("../parts/timeline.js").Item} item
+ */
+function about({vms}, {kind, project, id}) {
+  const name = kind === "vm" ? vms.find(rows => rows.get(id))?.get(id)?.name : undefined;
+  const where = project === "system" ? nothing : html` in ${project}`;
+  return html`${kind === "vm" ? "VM" : words(kind).toLowerCase()} ${linkTo(kind, project, id, name ?? id)}${kind === "project" ? nothing : where}`;
 }
 
 /**

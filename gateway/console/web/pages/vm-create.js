@@ -142,7 +142,7 @@ export async function create(context, project) {
             <div>${inputs(form, images, flavors)}</div>
             <div>
               ${placed(preview)}
-              ${command({method: "POST", path, body: bodyOf(form), cli: cliOf(project, bodyOf(form))})}
+              ${command({method: "POST", path, body: bodyOf(form), cli: cliOf(project, bodyOf(form)), open: true})}
               ${form.refusal(FIELDS)}
             </div>
           </div>

@@ -51,7 +51,7 @@ export const page = {
     const {vm, events, most, operation} = data;
     const {api, live, at} = context;
     return html`
-      <nav class="crumbs" aria-label="Path">${link("/projects/:project/vms", {project: vm.project}, "Virtual machines")} <span aria-hidden="true">/</span></nav>
+      <nav class="crumbs" aria-label="Path">${link("/projects/:project/vms", {project: vm.project}, "Virtual machines")}</nav>
       <header class="page-head">
         <h1>${vm.name}</h1>
         ${badge(vm.phase)} ${vm.phase === "running" ? html`<span class="small">${vm.ready ? "ready" : "its guest is not ready yet"}</span>` : nothing}

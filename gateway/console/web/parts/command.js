@@ -22,10 +22,15 @@ function curl(method, path, body, origin = location.origin) {
 }
 
 /**
- * @param {{method: string, path: string, body?: unknown, cli?: string | null}} call `cli`: the command of `nebula`, if there is one
+ * @param {object} call
+ * @param {string} call.method
+ * @param {string} call.path
+ * @param {unknown} [call.body]
+ * @param {string | null} [call.cli] the command of `nebula`, if there is one
+ * @param {boolean} [call.open] whether it is shown from the beginning
  */
-export const command = ({method, path, body = null, cli = null}) => html`
-  <details class="command">
+export const command = ({method, path, body = null, cli = null, open = false}) => html`
+  <details class="command" ?open=${open}>
     <summary>The same without the console</summary>
     ${cli === null ? nothing : line("nebula", cli)} ${line("HTTP", curl(method, path, body))}
   </details>

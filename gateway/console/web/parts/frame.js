@@ -67,7 +67,7 @@ function top(app) {
   return html`
     <header class="top">
       <button class="plain phone" aria-label="Menu" aria-expanded=${app.menu} @click=${open}>${icon("menu")}</button>
-      <a class="brand" href=${to("/")}>${icon("nebula")}<span>Nebula</span></a>
+      <a class="brand" href=${to("/")} aria-label="Nebula">${icon("nebula")}<span>Nebula</span></a>
       ${app.projects.length > 0
         ? html`
             <select class="project" aria-label="Project" @change=${(/** @type {Event} */ event) => app.choose(/** @type {HTMLSelectElement} */ (event.target).value)}>
@@ -75,11 +75,11 @@ function top(app) {
             </select>
           `
         : nothing}
-      <button class="search" @click=${() => app.search()}>${icon("search")}<span>Go to…</span><kbd>Ctrl K</kbd></button>
+      <button class="search" aria-label="Go to… (Ctrl K)" @click=${() => app.search()}>${icon("search")}<span>Go to…</span><kbd>Ctrl K</kbd></button>
       <span class="grow"></span>
       ${connection(app)}
       <nb-menu .model=${{
-        label: "Account",
+        label: `Account ${me.principal}`,
         text: html`${icon("user")}<span class="no-phone">${me.principal}</span>`,
         end: true,
         actions: [

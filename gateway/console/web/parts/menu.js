@@ -29,7 +29,7 @@ class Menu extends Part {
   view({label, text, actions, end = false}) {
     return html`
       <button
-        type="button" class="menu-button" aria-haspopup="menu" aria-expanded=${this.#open} aria-controls=${this.#id} aria-label=${text ? nothing : label}
+        type="button" class="menu-button" aria-haspopup="menu" aria-expanded=${this.#open} aria-controls=${this.#id} aria-label=${label}
         @click=${() => this.#set(!this.#open)} @keydown=${(/** @type {KeyboardEvent} */ event) => this.#key(event)}
       >${text ?? icon("more")}${text ? icon("down") : nothing}</button>
       <div id=${this.#id} class="menu ${end ? "end" : ""}" role="menu" aria-label=${label} ?hidden=${!this.#open} data-keys

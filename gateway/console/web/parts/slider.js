@@ -32,7 +32,7 @@ class Slider extends Part {
     const near = at === null && this.#dragged === null ? null : marks.findLast(mark => mark.first <= value);
     const text = value >= end ? "now" : `position ${value}${near ? `, about ${moment(near.time)}` : ""}`;
     return html`
-      <div class="slider">
+      <section class="slider" aria-label="Time">
         <span class="slider-end">${marks[0] ? clock(marks[0].time) : "first event"}</span>
         <div class="slider-line">
           ${this.#marks(marks, end)}
@@ -40,8 +40,8 @@ class Slider extends Part {
             @input=${(/** @type {Event} */ event) => this.#drag(Number(/** @type {HTMLInputElement} */ (event.target).value))}
             @change=${() => this.#drop()}>
         </div>
-        <span class="slider-end">${text}</span>
-      </div>
+        <span class="slider-end last">${text}</span>
+      </section>
     `;
   }
 

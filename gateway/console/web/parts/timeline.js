@@ -3,7 +3,7 @@
 import {html, nothing, repeat} from "../core/html.js";
 import {clock, duration, moment, words} from "../core/format.js";
 
-/** @typedef {{position: number, type: string, time: string, actor: string, kind: string, id: string, project: string, operation: string | null, words?: string | null}} Item */
+/** @typedef {{position: number, type: string, time: string, actor: string, kind: string, id: string, project: string, operation: string | null, words?: string | null, why?: string | null}} Item */
 
 /** Types of events that say that something is wrong. */
 const WRONG = /Failed|Lost|Refused|Rejected|Crash|TimedOut|Unschedulable/;
@@ -16,8 +16,8 @@ const WRONG = /Failed|Lost|Refused|Rejected|Crash|TimedOut|Unschedulable/;
 export function itemOf(event) {
   const [, , project = "", kind = "", id = ""] = event.subject.split(".");
   const type = event.type.slice(event.type.lastIndexOf(".") + 1);
-  const {position, time = "", actor = "", operationid: operation = null, words: said = null} = event;
-  return {position, type, time, actor, kind, id, project, operation, words: said};
+  const {position, time = "", actor = "", operationid: operation = null, words: said = null, why = null} = event;
+  return {position, type, time, actor, kind, id, project, operation, words: said, why};
 }
 
 /**
@@ -34,22 +34,23 @@ export function by(actor) {
 /**
  * The events, the newest first.
  * @param {Item[]} items
- * @param {{at?: string | null, subject?: boolean, go?: (position: number) => void}} how
- *   `subject`: say of each event what it is about. `go`: travel to the moment after an event.
+ * @param {{subject?: (item: Item) => unknown, go?: (position: number) => void}} how
+ *   `subject`: what an event is about. `go`: travel to the moment after an event.
  */
-export const timeline = (items, {subject = false, go} = {}) => html`
+export const timeline = (items, {subject, go} = {}) => html`
   <ol class="timeline">
     ${repeat(
       items,
       item => item.position,
       (item, at) => {
         const before = items[at + 1];
+        const cause = item.why ?? by(item.actor);
         const passed = before ? Date.parse(item.time) - Date.parse(before.time) : null;
         return html`
           <li class=${WRONG.test(item.type) ? "wrong" : ""}>
-            <span class="timeline-what">${item.words ?? words(item.type)}${subject ? html` <span class="small">${item.kind} ${item.id}${item.project !== "system" ? html` in ${item.project}` : nothing}</span>` : nothing}</span>
+            <span class="timeline-what">${item.words ?? words(item.type)}${subject ? html` <span class="small">${subject(item)}</span>` : nothing}</span>
             <span class="small">
-              <time datetime=${item.time} title=${moment(item.time)}>${clock(item.time)}</time>${by(item.actor) ? html` · ${by(item.actor)}` : nothing}${passed !== null && passed >= 0 ? html` · ${duration(passed)} later` : nothing}
+              <time datetime=${item.time} title=${moment(item.time)}>${clock(item.time)}</time>${cause ? html` · ${cause}` : nothing}${passed !== null && passed >= 0 ? html` · ${duration(passed)} later` : nothing}
               · ${go ? html`<button type="button" class="link" @click=${() => go(item.position)}>position ${item.position}</button>` : html`position ${item.position}`}
             </span>
           </li>
