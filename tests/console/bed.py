@@ -19,7 +19,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, async_playwright, expect
 
-from bench.cloud import Cloud, cloud
+from bench.cloud import Cloud, cloud, expect as expect_success
 from gateway.console.vendor import USUAL
 from runtime.bus.accounts.table import SIMULATION
 from runtime.local.child import free_port
@@ -31,6 +31,8 @@ needs_browser = pytest.mark.skipif(
     reason="no chromium, or no files of the console: NEBULA_BROWSER=true make setup",
 )
 IMAGE = "blank"
+#: The name of the gateway that needs tokens.
+GATEWAY = "console"
 ROLES = ("gateway", "handlers", "projections", "guest-data")
 #: What the browser says by itself of an answer with a status from 400 on; that is no fault of the page.
 EXPECTED = "Failed to load resource: the server responded with a status of"
@@ -67,10 +69,18 @@ class Bed:
     contexts: list[BrowserContext] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
-    def allow(self, **roles: str) -> None:
+    async def allow(self, **roles: str) -> None:
         """The tokens from now on, besides that of `admin`: `viewer="viewer@default"` makes `viewer-token`."""
         lines = [line_of("admin"), *(f"{line_of(name)} {of}".strip() for name, of in roles.items())]
         self.tokens.write_text("\n".join([*lines, ""]))
+
+        async def known() -> bool:
+            answers = [
+                await self.http.get("/v1/me", headers={"Authorization": f"Bearer {name}-token"}) for name in roles
+            ]
+            return all(answer.status_code == 200 for answer in answers)
+
+        await eventually(known, "the gateway knows the tokens")
 
     async def page(self, chromium: Browser, **options: Any) -> Page:
         """An empty page in a profile of its own."""
@@ -92,7 +102,7 @@ class Bed:
         await page.goto(address)
         await page.get_by_label("Token").fill(f"{name}-token")
         await page.get_by_role("button", name="Sign in").click()
-        await page.get_by_role("navigation", name="Pages").wait_for(state="attached")
+        await page.get_by_role("banner").wait_for()
         return page
 
     async def send(self, method: str, path: str, body: Any = None) -> Any:
@@ -100,6 +110,20 @@ class Bed:
         answer = await self.http.request(method, path, json=body)
         assert answer.status_code < 300, answer.text
         return answer.json()
+
+    async def elsewhere(self, method: str, path: str, body: Any = None) -> Any:
+        """The same by the other gateway of this platform, which needs no token."""
+        async with self.cloud.connection() as http:
+            return await expect_success(http, method, path, body)
+
+    async def stop_gateway(self) -> None:
+        """Stop the gateway that pages are of."""
+        await self.cloud.stop(GATEWAY)
+
+    async def start_gateway(self) -> None:
+        port = self.url.rpartition(":")[2]
+        with_tokens = {"NEBULA_AUTH": "tokens", "NEBULA_TOKENS_FILE": str(self.tokens), "NEBULA_HTTP_PORT": port}
+        await self.cloud.start("gateway", name=GATEWAY, **with_tokens, NEBULA_REFUSALS_PER_MINUTE="100000")
 
     async def close(self) -> None:
         for context in self.contexts:
@@ -122,8 +146,6 @@ async def bed(nodes: int = 1) -> AsyncIterator[Bed]:
         await made.prepare()
         port, tokens = free_port(), made.home / "console.tokens"
         tokens.write_text(f"{line_of('admin')}\n")
-        with_tokens = {"NEBULA_AUTH": "tokens", "NEBULA_TOKENS_FILE": str(tokens), "NEBULA_HTTP_PORT": str(port)}
-        await made.start("gateway", name="console", **with_tokens, NEBULA_REFUSALS_PER_MINUTE="100000")
         program = ["-m", "cli.main", "node", "--simulate", str(nodes)]
         seeds = {"NEBULA_SEED_URL": f"http://127.0.0.1:{seed_port}/", "NEBULA_HEARTBEAT_SECONDS": "0.5"}
         await made.start(SIMULATION, program=program, **seeds)
@@ -131,6 +153,7 @@ async def bed(nodes: int = 1) -> AsyncIterator[Bed]:
         admin = {"Authorization": "Bearer admin-token"}
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60, headers=admin))
         found = Bed(made, url, tokens, http)
+        await found.start_gateway()
 
         async def ready() -> bool:
             made.check()
