@@ -50,8 +50,8 @@ class App {
     this.stage = new Stage({render: () => this.changed(), context: (...given) => this.context(...given)});
     this.router = new Router(() => this.arrived());
     this.live.on(events => {
+      this.api.follow(events.at(-1)?.position ?? 0);
       this.stage.live(events);
-      this.api.position = Math.max(this.api.position, events.at(-1)?.position ?? 0);
       if (events.some(({kind}) => kind === "project")) void this.readProjects();
     });
     this.keys.add([

@@ -2,8 +2,8 @@
  * Every call of the console to the platform: the public HTTP API, with the cookie of the session. No other module calls
  * `fetch`, but `feed.js`, which reads the log.
  *
- * It adds to each call what it needs: the moment that is shown (`at`), the position of the last own write, so that a
- * page shows what its user has just done, the proof against calls of other sites, and a key by which a repeated command
+ * It adds to each call what it needs: the moment that is shown (`at`), the position of the last own write or event, so
+ * that a page never shows less than its user knows, the proof against calls of other sites, and a key by which a repeated command
  * is the same command.
  */
 
@@ -25,8 +25,8 @@ export class Api {
   csrf = null;
   /** The newest position that an answer named. */
   position = 0;
-  /** The position of the newest own write. */
-  #written = 0;
+  /** The position that reads have to reflect: of the newest own write, or of the newest event that the page knows. */
+  #known = 0;
   #lost = false;
 
   /**
@@ -41,6 +41,12 @@ export class Api {
   begun(csrf) {
     this.csrf = csrf;
     this.#lost = false;
+  }
+
+  /** The page has got an event: reads reflect it from now on. @param {number} position */
+  follow(position) {
+    this.position = Math.max(this.position, position);
+    this.#known = Math.max(this.#known, position);
   }
 
   /**
@@ -97,7 +103,7 @@ export class Api {
     const response = await this.#patient(() => this.#sent(method, address, sent), signal);
     const answer = await response.json();
     const {operation, position, ...others} = answer;
-    this.#written = Math.max(this.#written, position ?? 0);
+    this.#known = Math.max(this.#known, position ?? 0);
     return {operation, resource: /** @type {R} */ (Object.values(others)[0] ?? null), position};
   }
 
@@ -134,7 +140,7 @@ export class Api {
 
   /** @param {string} path */
   #fresh(path) {
-    return this.#written > 0 && FRESH.some(known => known.test(path)) ? {min_position: this.#written} : {};
+    return this.#known > 0 && FRESH.some(known => known.test(path)) ? {min_position: this.#known} : {};
   }
 
   /** @param {string} path @returns {Query} */

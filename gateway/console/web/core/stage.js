@@ -5,6 +5,8 @@ import {asProblem} from "./problem.js";
 
 /** Milliseconds between two readings of a page that the log has changed. */
 const PACE = 300;
+/** How many events a reading may miss; after more, the page is read again. */
+const MOST = 1000;
 
 /**
  * @typedef {object} Shown what there is to render
@@ -23,6 +25,8 @@ export class Stage {
   /** Counts readings: the answer of an older one is dropped. */
   #reading = 0;
   #address = "";
+  /** The events since the present reading began: what it read may be older than they are. @type {LogEvent[] | null} */
+  #since = null;
   /** @type {ReturnType<typeof setTimeout> | null} */ #alarm = null;
 
   /**
@@ -57,6 +61,7 @@ export class Stage {
     const next = this.context(params, query, this.#abort.signal);
     this.shown = {entry, page: same ? page : null, context: next, data: same ? this.shown.data : undefined, problem: null, loading: entry !== null};
     this.render();
+    this.#since = [];
     if (entry === null) return;
     const mine = this.#abort.signal;
     try {
@@ -81,12 +86,15 @@ export class Stage {
     if (page === null || context === null) return;
     const mine = (this.#reading += 1);
     const {signal} = context;
+    this.#since ??= [];
     try {
       const data = page.load ? await page.load(context, /** @type {never} */ (this.shown.data)) : null;
       if (signal.aborted || mine !== this.#reading) return;
       Object.assign(this.shown, {data, problem: null, loading: false});
+      this.#caughtUp();
     } catch (error) {
       if (signal.aborted || mine !== this.#reading || aborted(error)) return;
+      this.#since = null;
       Object.assign(this.shown, {problem: asProblem(error), loading: false});
     }
     this.render();
@@ -106,9 +114,25 @@ export class Stage {
    * @param {LogEvent[]} events
    */
   live(events) {
-    const {page, context, data, loading} = this.shown;
-    if (!page?.live || context === null || context.at !== null || loading || data === undefined) return;
+    const {context} = this.shown;
+    if (context === null || context.at !== null) return;
+    this.#since?.push(...events);
+    this.#tell(events);
+  }
+
+  /** @param {LogEvent[]} events */
+  #tell(events) {
+    const {page, context, data} = this.shown;
+    if (!page?.live || context === null || data === undefined) return;
     for (const event of events) page.live(event, context, /** @type {never} */ (data));
+  }
+
+  /** A reading has ended: its page gets the events that came meanwhile. */
+  #caughtUp() {
+    const missed = this.#since ?? [];
+    this.#since = null;
+    if (missed.length > MOST) this.refresh();
+    else this.#tell(missed);
   }
 
   #leave() {
