@@ -22,8 +22,10 @@ from handlers.world.typical import typical
 
 #: The kinds whose states are packed after some time: nobody refers to them, and each has a state of its own.
 PACKED = frozenset(kind.name for kind in KINDS.values() if kind.usable is None and kind.name != "node")
-#: Maximum number of aggregates of these kinds that are kept as objects: the last ones that changed.
-MOST_OBJECTS = 2048
+#: Maximum number of aggregates of these kinds that are kept as objects: the last ones that changed; and that at rest.
+#: Under many creates a VM gets its next event up to two seconds later. To pack and unpack it in between would take
+#: longer than to fold both events.
+MOST_OBJECTS, AT_REST = 8192, 2048
 #: The window of the compression, as a power of two: no state repeats what is farther away.
 WINDOW = 12
 _TIP = Struct(">QQ")
@@ -98,9 +100,22 @@ class Aggregates:
         self._recent.pop(ref, None)
         self._recent[ref] = loaded
         if len(self._recent) > self._most:
-            oldest = next(iter(self._recent))
-            self._packed[oldest] = packed(self._recent.pop(oldest))
+            self._pack_oldest()
         return ref
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more are kept as objects than at rest."""
+        return len(self._recent) > AT_REST
+
+    def tidy(self, count: int) -> None:
+        """Pack up to so many of those that are not kept as objects at rest."""
+        for _ in range(min(count, len(self._recent) - AT_REST)):
+            self._pack_oldest()
+
+    def _pack_oldest(self) -> None:
+        oldest, loaded = self._recent.popitem(last=False)
+        self._packed[oldest] = packed(loaded)
 
     def _one(self, ref: Ref) -> Ref:
         known = self.of_kind[ref.kind].get(ref.id)

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 
 from eventstore.log.envelope import Recorded
+from runtime.tasks.tasks import happens
 
 #: Number of messages from which on the receiver waits; maximum number of messages that `take` returns.
 MOST, MOST_TAKEN = 10_000, 256
@@ -28,11 +29,13 @@ class Backlog:
         self._messages.extend(messages)
         self._arrived.set()
 
-    async def wait(self) -> None:
-        """Wait until there is a message."""
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Wait until there is a message, at most so many seconds. Returns whether there is one."""
         while not self._messages:
             self._arrived.clear()
-            await self._arrived.wait()
+            if not await happens(self._arrived, seconds):
+                return False
+        return True
 
     def take(self) -> list[Recorded]:
         """Remove and return the next messages."""

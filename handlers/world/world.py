@@ -34,6 +34,9 @@ from runtime.tasks.tasks import end
 
 log = logs.get(__name__)
 
+#: Seconds without a message after which states are packed, and number of those that are packed each time then. After
+#: fewer than SMALL messages at a time, twice as many are packed.
+CALM, TIDIED, SMALL = 1.0, 256, 16
 #: The kinds to which others can refer.
 REFERRED = tuple(kind.name for kind in KINDS.values() if kind.usable is not None)
 
@@ -271,6 +274,8 @@ class World:
 
     async def _fold(self, backlog: Backlog, turns: Turns) -> None:
         while True:
+            while self.aggregates.crowded and not await backlog.wait(CALM):
+                self.aggregates.tidy(TIDIED)
             await backlog.wait()
             await turns.wait(needed=lambda: self._awaited > 0 or backlog.full())
             batch = self.frontier.hand_on(backlog.take())
@@ -283,6 +288,8 @@ class World:
                 self.position = self.newest.position
                 self._moved.notify_all()
             self.nudge()
+            if len(batch) < SMALL:
+                self.aggregates.tidy(2 * len(batch))
             await asyncio.sleep(0)  # let other tasks run, however long the backlog is
 
     async def reached(self, position: int) -> None:

@@ -8,6 +8,7 @@ import pytest
 from domain.vm import VISIBLE, Phase
 from eventstore.log.envelope import Ref
 from eventstore.log.store import Loaded, Tip
+from handlers.world import aggregates
 from handlers.world.aggregates import Aggregates, packed, unpacked
 from handlers.world.codec import CODEC
 from handlers.world.world import World
@@ -100,3 +101,17 @@ def test_packed_states_take_less_than_half_of_their_bytes() -> None:
     assert [unpacked(step.tip.ref, each) for step, each in zip(states, kept, strict=True)] == states
     assert sum(map(len, kept)) < plain / 2
     assert kept == [packed(step) for step in states], "equal states have equal bytes"
+
+
+def test_at_rest_few_are_kept_as_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregates, "AT_REST", 2)
+    kept, every = Aggregates(), [life[0] for life in lives() if life[0].tip.ref.kind == "vm"][:6]
+    for loaded in every:
+        kept.put(loaded)
+    assert kept.crowded and not kept._packed
+    kept.tidy(1)
+    assert list(kept._packed) == [every[0].tip.ref] and kept.crowded
+    kept.tidy(100)
+    assert list(kept._recent) == [loaded.tip.ref for loaded in every[-2:]] and not kept.crowded
+    kept.tidy(100)
+    assert [kept.get(loaded.tip.ref) for loaded in every] == every

@@ -17,10 +17,12 @@ from eventstore.log.envelope import Context, Recorded, Ref, appended, seal
 from eventstore.log.judge import fields_to_check
 from eventstore.log.store import Loaded, Tip
 from handlers.world import backlog, world as world_module
+from handlers.world.aggregates import Aggregates
 from handlers.world.turns import Turns
 from handlers.world.watch import Watch
 from handlers.world.world import World
 from runtime.tasks.tasks import end
+from tests.waiting import eventually
 
 AT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DONE = {"at": AT, "operation": "o", "fingerprint": "f"}
@@ -158,4 +160,20 @@ async def test_it_is_known_before_it_is_folded_while_many_commands_come(monkeypa
     assert world.project("p") is None
     await world.reached(1)
     assert world.project("p") is not None, "folded as soon as somebody asks for it"
+    await end([following])
+
+
+async def test_when_no_more_events_come_states_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none(nc: Any, after: int, *, event_keys: object, own_events: object) -> Any:
+        await asyncio.Event().wait()
+        yield []
+
+    world, tidied = World(), list[int]()
+    monkeypatch.setattr(world_module, "follow", none)
+    monkeypatch.setattr(world_module, "CALM", 0.0)
+    monkeypatch.setattr(Aggregates, "crowded", property(lambda _: len(tidied) < 3))
+    monkeypatch.setattr(world.aggregates, "tidy", tidied.append)
+    following = asyncio.create_task(world.follow(None, Turns(lambda: 0)))  # type: ignore[arg-type]
+    await eventually(lambda: len(tidied) == 3, "it packs some, again and again")
+    assert not following.done()
     await end([following])
