@@ -16,7 +16,7 @@ import os
 import struct
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,6 @@ _RECORD_SIZE = _CHECK.size + _RECORD.size
 _DIRECTORY = 64
 #: The id of the host's ring.
 _HOST = bytes(16)
-_NOBODY = b"\xff" * 16
 _BEGINS = 1
 _MOST_SECONDS, _MOST_MIB = 2**32 - 1, 2**32 - 1
 #: Records that are read at a time.
@@ -65,7 +64,7 @@ class Record(NamedTuple):
 @dataclass(slots=True)
 class _Ring:
     number: int
-    id: bytes = _NOBODY
+    id: bytes = b""
     serial: int = 0
     count: int = 0
 
@@ -77,7 +76,8 @@ class Series:
         self._path = path
         self._rings, self._records = rings, records
         self._first = -(-(_DIRECTORY + (rings + 1) * 2 * _COPY) // 4096) * 4096
-        self._directory: list[_Ring] = []
+        #: the rings that somebody has, by their numbers and by their ids
+        self._used: dict[int, _Ring] = {}
         self._by_id: dict[bytes, _Ring] = {}
         self._file: tuple[int, int] | None = None
         self._turn = threading.Lock()
@@ -143,18 +143,19 @@ class Series:
 
     def _new_ring(self, file: int, id_: bytes, running: Collection[bytes], had: Collection[bytes]) -> _Ring | None:
         """A free ring, or that of a VM which the node does not have, or of one that does not run; None if all run."""
-        rings = self._directory
-        free: Iterable[_Ring] = rings[:1] if id_ == _HOST else (each for each in rings[1:] if each.id == _NOBODY)
-        ring = next(iter(free), None)
-        if ring is None:
-            idle = [each for each in rings[1:] if each.id not in running]
+        numbers = range(1) if id_ == _HOST else range(1, self._rings + 1)
+        free = next((number for number in numbers if number not in self._used), None)
+        if free is not None:
+            ring: _Ring | None = _Ring(free)
+        else:
+            idle = [each for each in self._used.values() if each.id not in running and each.id != _HOST]
             ring = min(idle, key=lambda each: (each.id in had, self._newest(file, each)), default=None)
         if ring is None:
             return None
         self._note(file, ring, count=0, id_=id_)
         self._by_id.pop(ring.id, None)
         ring.id = id_
-        self._by_id[id_] = ring
+        self._by_id[id_] = self._used[ring.number] = ring
         return ring
 
     def _newest(self, file: int, ring: _Ring) -> float:
@@ -193,9 +194,9 @@ class Series:
         return os.open(self._path, flags)
 
     def _load(self, file: int) -> None:
-        self._directory = [_Ring(number) for number in range(self._rings + 1)]
+        self._used = {}
         data = os.pread(file, (self._rings + 1) * 2 * _COPY, _DIRECTORY)
-        for ring in self._directory:
+        for ring in map(_Ring, range(self._rings + 1)):
             for copy in (0, 1):
                 place = (ring.number * 2 + copy) * _COPY
                 body = data[place + _CHECK.size : place + _CHECK.size + _ENTRY.size]
@@ -204,7 +205,9 @@ class Series:
                 id_, serial, count = _ENTRY.unpack(body)
                 if serial > ring.serial:
                     ring.id, ring.serial, ring.count = id_, serial, count
-        self._by_id = {ring.id: ring for ring in self._directory if ring.id != _NOBODY}
+            if ring.serial:
+                self._used[ring.number] = ring
+        self._by_id = {ring.id: ring for ring in self._used.values()}
 
 
 def _id(vm: str | None) -> bytes:

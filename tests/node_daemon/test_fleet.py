@@ -1,6 +1,7 @@
 """Simulated nodes as one process runs them: their random faults, and their guests' cloud-init."""
 
 import asyncio
+import contextlib
 import json
 import random
 from collections.abc import AsyncIterator
@@ -11,8 +12,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from nats.errors import NoRespondersError, TimeoutError as NatsTimeoutError
 
 from domain.contract import Desired, Power
+from domain.guest_usage import UsageSeries
 from node_daemon.hypervisor.faults import Faulty
 from node_daemon.simulation import random_faults, simulated_cloud_init
 from node_daemon.simulation.fleet import SimulatedNode
@@ -22,6 +25,7 @@ from node_daemon.simulation.simulated_host import SimulatedHost
 from node_daemon.simulation.simulated_storage import SimulatedDisks
 from node_daemon.simulation.simulator import Simulator
 from node_daemon.storage.base_image import BaseImage
+from node_daemon.usage.sampler import Sampling
 from projections.guest_answers import meta_data
 from projections.guest_data.phone_home import hook
 from projections.seeds import Seed
@@ -114,6 +118,44 @@ async def test_a_simulated_node_answers_for_its_guests(servers_home: Path, nats_
         await eventually(lambda: bool(node.heartbeats), "a heartbeat")
         assert node.heartbeats[0].at > datetime.now(UTC) + timedelta(seconds=60), "by the clock of that host"
         await end([running])
+
+
+async def test_a_simulated_node_keeps_the_usage_of_its_guests_through_reboots(
+    servers_home: Path, nats_server: NatsServer
+) -> None:
+    async with a_node(servers_home, nats_server.url, "test:///simulated") as node:
+        settings = SimulationSettings(
+            **node.settings.model_dump(exclude={"node", "libvirt_uri", "metrics_port"}),
+            simulate_seconds=Latencies(call=0, image=0, boot=0, lease=0, shutdown=0.01, memory=0, reboot=0.01),
+            simulate_faults=FaultRates(reboot=HOUR / 4),
+            simulate_phone_home=False,
+        )
+        sampling = Sampling(0.1)
+        simulated = SimulatedNode(node.settings.node, settings, node.client, HostStore(), SimulatedGuests(), sampling)
+        running = [asyncio.create_task(simulated.run()), asyncio.create_task(sampling.run())]
+        vm = await node.create(image=IMAGE)
+        await node.until(vm, on)
+
+        async def used(verb: str, **question: str) -> UsageSeries | None:
+            """None while the host boots."""
+            body = json.dumps({**question, "seconds": 20, "points": 200}).encode()
+            with contextlib.suppress(NoRespondersError, NatsTimeoutError):
+                reply = await node.client.request(subjects.ask(node.settings.node, verb), body, timeout=1)
+                return UsageSeries.model_validate(json.loads(reply.data)["ok"])
+            return None
+
+        async def known() -> bool:
+            guest, host = await used("usage", vm=vm), await used("host-usage")
+            if guest is None or host is None or len({heartbeat.boot for heartbeat in node.heartbeats}) < 2:
+                return False
+            assert all(each is None or 0 <= each <= 1 for each in guest.cpu), "no counter of another boot"
+            assert all(each is None or each < 32 for each in host.cpu)
+            return any(guest.memory_bytes) and any(each is not None for each in host.net_in) and None in guest.cpu
+
+        await eventually(known, "its usage")
+        assert all(sample.projects in ({}, {vm: "acme"}) for sample in sampling.newest())
+        await end(running)
+        assert sampling.samplers == []
 
 
 class Source:
