@@ -49,6 +49,27 @@ async def test_events_in_words(api: Platform) -> None:
     assert items[2]["why"] == "node host-1 reported it"
 
 
+async def test_an_operation_from_its_command_to_the_guest(api: Platform) -> None:
+    """What the events of an operation do not say is found from their positions."""
+    made = await api.running()
+    vm, operation = made["vm"]["id"], made["operation"]["id"]
+    await api.side.ok("default", "vm", "guest-ready", {"vm": vm, "hostname": "web-1", "boots": 1}, actor=f"guest:{vm}")
+    steps = (await api.get(f"/v1/events?operation={operation}"))["items"]
+    assert [step["type"].rpartition(".")[2] for step in steps] == ["VmRequested", "VmScheduled", "VmStarted"]
+    assert steps[2]["causationid"].startswith(f"report.{vm}:")
+    scheduled, started = steps[1]["position"], steps[2]["position"]
+    promises = (await api.get(f"/v1/events?id=host-1&type=CapacityReserved&to={scheduled}&order=desc"))["items"]
+    promise = next(one for one in promises if one["data"]["vm"] == vm)
+    assert steps[0]["position"] < promise["position"] < scheduled
+    assert (await api.get(f"{VMS}/{vm}?at={scheduled}"))["node"] == "host-1"
+
+    async def ready() -> Any:
+        return (await api.get(f"/v1/events?vm={vm}&type=VmGuestReady&after={started}"))["items"]
+
+    (found,) = await eventually(ready, "the guest is ready")
+    assert found["why"] == "the guest said so"
+
+
 # ── one event ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from domain.access import EVENT_READ, SELF
+from domain.access import ANYWHERE, EVENT_READ, KNOWN, OPEN, PLATFORM, SELF
 from eventstore.log.store import EventStore
 from gateway.commands.actions import Action
 from gateway.guard import READABLE
@@ -233,6 +233,22 @@ async def test_who_one_is(there: World) -> None:
     said = (await there.call("member", "GET", "/v1/me")).json()
     assert (said["principal"], said["roles"]) == ("user:a-member", [{"role": "member", "project": OWN}])
     assert (await there.call("none", "GET", "/v1/me")).json()["roles"] == []
+
+
+@pytest.mark.parametrize("who", CALLERS)
+async def test_what_one_may_do(there: World, who: str) -> None:
+    """A call is allowed in a project if its permission is said of the project, or of the whole cloud."""
+    said = (await there.call(who, "GET", "/v1/me")).json()["permissions"]
+    assert said[0]["project"] is None
+    assert [each["project"] for each in said[1:]] == [OWN] * (OWN in str(CALLERS[who].grants))
+    known = {each["project"]: {*each["permissions"]} for each in said}
+    for permission in KNOWN - {OPEN, PLATFORM}:
+        for project in (OWN, OTHER):
+            allowed = permission in known[None] | known.get(project, set())
+            # what belongs to no project everybody may read who has any role; what is of this project is hidden
+            public = permission in ANYWHERE and CALLERS[who].may(permission)
+            assert allowed == (CALLERS[who].may(permission, project) or public), (permission, project)
+        assert (permission in known[None]) == CALLERS[who].may(permission), permission
 
 
 def test_every_id_in_a_path_says_who_may_see_it() -> None:
