@@ -124,7 +124,6 @@ class GuestUsage:
 class HostUsage:
     """Counters since the boot of a host, and levels. Sizes are in bytes."""
 
-    #: the boot of the host
     boot: str = ""
     #: CPU time of all its CPUs, without idle time and waits for disks, in nanoseconds
     cpu_ns: int | None = None
@@ -140,6 +139,8 @@ class HostUsage:
     disk_written: int | None = None
     net_in: int | None = None
     net_out: int | None = None
+    #: the names of these disks and interfaces
+    devices: tuple[str, ...] = ()
 
     @property
     def totals(self) -> "Totals":
@@ -156,7 +157,7 @@ class HostUsage:
     @property
     def sources(self) -> tuple[object, ...]:
         """As for a guest."""
-        return (self.boot,)
+        return self.boot, self.devices
 
     @property
     def size(self) -> "UsageSize":

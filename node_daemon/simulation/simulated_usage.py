@@ -116,6 +116,7 @@ class SimulatedHostUsage:
         self._before = now
         return HostUsage(
             boot=self._boot,
+            devices=(),
             cpus=self._capacity.vcpus,
             memory_total=self._capacity.memory_mib * _MIB,
             memory_used=min(memory, self._capacity.memory_mib * _MIB),

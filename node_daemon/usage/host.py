@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
-from domain.guest_usage import MOST_COUNT, HostUsage
+from domain.guest_usage import MOST_COUNT, HostUsage, total
 
 SECTOR = 512
 KIB = 1024
@@ -26,10 +26,12 @@ class Host:
         memory = self._memory()
         total, available = memory.get("MemTotal"), memory.get("MemAvailable")
         disk_total, disk_used = self._file_system()
-        disk_read, disk_written = self._disks()
-        net_in, net_out = self._interfaces()
+        disks, interfaces = self._disks(), self._interfaces()
+        disk_read, disk_written = _sums(disks)
+        net_in, net_out = _sums(interfaces)
         return HostUsage(
             boot=self._text("sys/kernel/random/boot_id").strip(),
+            devices=(*sorted(disks), *sorted(interfaces)),
             cpu_ns=cpu_ns,
             cpus=cpus,
             memory_total=total,
@@ -79,40 +81,36 @@ class Host:
             return None, None
         return found.f_blocks * found.f_frsize, (found.f_blocks - found.f_bfree) * found.f_frsize
 
-    def _disks(self) -> tuple[int | None, int | None]:
-        """Bytes that all disks have read and written. What is built on other disks would count twice."""
+    def _disks(self) -> dict[str, tuple[int, int]]:
+        """Bytes that each disk has read and written. What is built on other disks would count twice."""
         disks = {name for name in self._names("block") if not name.startswith(_STACKED)}
-        read: list[int] = []
-        written: list[int] = []
+        found: dict[str, tuple[int, int]] = {}
         for line in self._text("diskstats").splitlines():
             fields = line.split()
             if len(fields) < 10 or fields[2] not in disks:
                 continue
-            numbers = _number(fields[5]), _number(fields[9])
-            if numbers[0] is not None and numbers[1] is not None:
-                read.append(numbers[0] * SECTOR)
-                written.append(numbers[1] * SECTOR)
-        return _sum(read), _sum(written)
+            read, written = _number(fields[5]), _number(fields[9])
+            if read is not None and written is not None:
+                found[fields[2]] = read * SECTOR, written * SECTOR
+        return found
 
-    def _interfaces(self) -> tuple[int | None, int | None]:
-        """Bytes that came to this host and left it: of interfaces with a device, or else of those with a default route.
+    def _interfaces(self) -> dict[str, tuple[int, int]]:
+        """Bytes that came to this host and left it, by interfaces with a device, or else those with a default route.
 
         Bridges and the interfaces of guests would count the same bytes again.
         """
         devices = {name for name in self._names("class/net") if (self._sys / "class/net" / name / "device").exists()}
         interfaces = devices or self._routed()
-        received: list[int] = []
-        sent: list[int] = []
+        found: dict[str, tuple[int, int]] = {}
         for line in self._text("net/dev").splitlines():
             name, _, rest = line.partition(":")
             fields = rest.split()
             if name.strip() not in interfaces or len(fields) < 9:
                 continue
-            numbers = _number(fields[0]), _number(fields[8])
-            if numbers[0] is not None and numbers[1] is not None:
-                received.append(numbers[0])
-                sent.append(numbers[1])
-        return _sum(received), _sum(sent)
+            received, sent = _number(fields[0]), _number(fields[8])
+            if received is not None and sent is not None:
+                found[name.strip()] = received, sent
+        return found
 
     def _routed(self) -> set[str]:
         lines = [line.split() for line in self._text("net/route").splitlines()[1:]]
@@ -128,6 +126,5 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= MOST_COUNT else None
 
 
-def _sum(numbers: Iterable[int]) -> int | None:
-    known = list(numbers)
-    return min(sum(known), MOST_COUNT) if known else None
+def _sums(devices: Mapping[str, tuple[int, int]]) -> tuple[int | None, int | None]:
+    return total(each for each, _ in devices.values()), total(each for _, each in devices.values())

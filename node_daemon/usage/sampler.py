@@ -58,6 +58,8 @@ class Sampler:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.node, self.interval = node, interval
+        #: when it takes samples: seconds after the beginning of each interval
+        self.phase = phase(node, interval)
         self.newest: Sample | None = None
         #: gives the project of each VM that the node should have
         self.projects: Callable[[], Mapping[str, str]] = dict
@@ -141,8 +143,8 @@ def fell(before: Totals, after: Totals) -> bool:
 
 
 def phase(node: str, interval: float) -> float:
-    """When a node takes its samples: seconds after the beginning of each interval. They are whole seconds, so that many
-    nodes do not wake their process more than once a second.
+    """When a node takes its samples. It is whole seconds, so that many nodes do not wake their process more than once a
+    second.
     """
     return zlib.crc32(node.encode()) % max(1, int(interval)) if interval >= 1 else 0.0
 
@@ -162,7 +164,7 @@ class Sampling:
                 self._start(sampler)
             while True:
                 now = self._clock() % self.interval
-                pauses = {sampler: (phase(sampler.node, self.interval) - now) for sampler in self.samplers}
+                pauses = {sampler: sampler.phase - now for sampler in self.samplers}
                 waits = {sampler: pause if pause > 0 else pause + self.interval for sampler, pause in pauses.items()}
                 pause = min([1.0, *waits.values()])
                 await asyncio.sleep(pause)

@@ -35,6 +35,8 @@ async def test_a_node_that_is_gone_for_good(api: Platform) -> None:
     assert (await api.call("POST", retire, {}, Idempotency_Key="retire-1")).headers["Idempotent-Replayed"] == "true"
     shown = await api.http.get("/v1/nodes/gone-1")
     assert (shown.status_code, shown.json()["code"]) == (410, "node_retired")
+    used = await api.http.get("/v1/nodes/gone-1/usage")
+    assert (used.status_code, used.json()["code"]) == (410, "node_retired")
     assert "gone-1" not in [each["id"] for each in (await api.get("/v1/nodes"))["items"]]
     assert (await api.call("POST", "/v1/nodes/gone-1/cordon", {})).json()["code"] == "node_retired"
 
