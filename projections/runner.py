@@ -144,7 +144,7 @@ class Runner:
         self.failing_since = self.failing_since or datetime.now(UTC)
         trouble = type(error).__name__ if isinstance(error, errors.DiskFull) else text
         if trouble != self._complaint:
-            log.warning("projections wait", error=text, position=self.position.value)
+            log.warning("projections wait", schema=self._shelf.schema, error=text, position=self.position.value)
             self._complaint = trouble
 
     async def _session(self, conn: Connection) -> None:
@@ -186,7 +186,7 @@ class Runner:
             )
         self.position.set(after)
         if until is None and not self._complaint:
-            log.info("projections run", position=after, behind=end - after)
+            log.info("projections run", schema=self._shelf.schema, position=after, behind=end - after)
         if until is not None and after >= until:
             return
         lacks_indexes = until is None
@@ -216,7 +216,7 @@ class Runner:
                     await copies.index(conn, self._models)
                     lacks_indexes = False
                 if self._complaint:
-                    log.info("projections go on", position=after, behind=end - after)
+                    log.info("projections go on", schema=self._shelf.schema, position=after, behind=end - after)
                     self._complaint = ""
                 self.activity.rests()
                 if after >= end:

@@ -1,4 +1,5 @@
-"""Read models from nothing: events per second, next to a raw ordered consumer; and `verify views` next to that.
+"""Read models from nothing: events per second, next to a raw ordered consumer; and `verify views` next to that. The
+same for the rows of the past.
 
 `cpu_us_per_event` is the time of the process that follows the log, `judging_us_per_event` that of the processes which
 judge the messages for it, `postgres_us_per_event` that of Postgres. `memory_mib`: what the first one has at most, more
@@ -16,7 +17,9 @@ from bench.scale.logs import with_bus
 from bench.scale.verify import last_position, timed_floor
 from eventstore.log.keyring import Keyring
 from eventstore.vault.vault import Vault
-from projections import rebuild
+from projections import database, rebuild
+from projections.past.models import PAST
+from projections.past.secrets import NoSecrets
 from projections.position import Position
 from projections.runner import Runner
 from runtime.local.servers import Postgres, create_database, start_postgres
@@ -65,11 +68,40 @@ async def models(nc: Client, folder: Path, postgres: Postgres) -> dict[str, floa
     verified = time.perf_counter() - started
     if found.tables:
         raise RuntimeError(f"rows differ: {found.tables}")
+    figures |= await past(nc, dsn, keys, postgres, events)
     return figures | {
         "rebuild_seconds": round(rebuilt, 1),
         "verify_views_rows": found.rows,
         "verify_views_seconds": round(verified, 1),
         "verify_views_ratio": round(verified / rebuilt, 2),
+    }
+
+
+async def past(nc: Client, dsn: str, keys: Keyring, postgres: Postgres, events: int) -> dict[str, float]:
+    """The rows of the past from nothing, what they take on the disk, and their proof."""
+    runner = Runner(nc, dsn, NoSecrets(), Position(), PAST.models, keys, parks=False, schema=PAST.schema)
+    started, used, before = time.perf_counter(), time.process_time(), of_postgres(postgres)
+    await runner.build()
+    built = time.perf_counter() - started
+    figures = {
+        "past_seconds": round(built, 1),
+        "past_events_per_second": round(events / built),
+        "past_cpu_us_per_event": round((time.process_time() - used) / events * 1e6, 1),
+        "past_postgres_us_per_event": round((of_postgres(postgres) - before) / events * 1e6, 1),
+    }
+    async with await database.connect(dsn, "bench", PAST.schema) as conn:
+        cursor = await conn.execute(
+            """SELECT sum(pg_total_relation_size(oid)) AS bytes FROM pg_class
+               WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'"""
+        )
+        row = await cursor.fetchone()
+    started = time.perf_counter()
+    found = await rebuild.verify(nc, dsn, NoSecrets(), keys, shelf=PAST)
+    if found.tables:
+        raise RuntimeError(f"rows of the past differ: {found.tables}")
+    return figures | {
+        "past_bytes_per_event": round(int(row["bytes"]) / events) if row is not None else 0,
+        "past_verify_seconds": round(time.perf_counter() - started, 1),
     }
 
 
