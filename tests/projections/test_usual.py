@@ -58,6 +58,12 @@ CHANGES: dict[str, dict[str, str | None]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_form_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only so many forms are kept, and other tests have seen some."""
+    monkeypatch.setattr("runtime.bus.headers._usual_ones", {})
+
+
 def message(ref: Ref, change: dict[str, str | None]) -> tuple[bytes, bytes]:
     """A message as a server sends it, with a MAC that is right unless the change has another one."""
     body = b'{"at":"2026-01-31T12:00:00Z","x":"\xc3\xbc\\u0000"}'
