@@ -1,6 +1,7 @@
 """A role that is a fork is what a new interpreter is, and shares nothing but modules with other roles."""
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -240,6 +241,17 @@ async def test_where_the_kernel_cannot_all_are_new_interpreters(
     async with forking(tmp_path, "unable") as forks:
         seen = json.loads(await printed(await forks.spawn("a", PROBE, tmp_path / "a.log", env={})))
     assert seen["original arguments"] == PROBE
+
+
+async def test_where_we_cannot_wait_for_forks_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", missing)
+    async with forking(tmp_path) as forks:
+        seen = json.loads(await printed(await forks.spawn("a", PROBE, tmp_path / "a.log", env={})))
+        assert forks.pid is None
+    assert seen["parent"] == os.getpid()
 
 
 async def test_the_supervisor_starts_forks_and_others(tmp_path: Path) -> None:

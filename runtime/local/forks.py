@@ -93,6 +93,7 @@ class Forks:
 
     def start(self) -> None:
         """Start the process that forks, which takes a second. Processes can be requested meanwhile."""
+        self._able = _is_able()
         self._keeping = asyncio.create_task(self._keep(), name="keep the process that forks")
 
     async def stop(self) -> None:
@@ -204,6 +205,17 @@ class Forks:
                 ours.close()
                 raise
         return _Server(child, ours)
+
+
+def _is_able() -> bool:
+    """Whether we can adopt processes, and wait for them."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+        with linux.adopting():
+            return True
+    except OSError as error:
+        log.warning("roles are no forks: this kernel cannot adopt them", error=str(error))
+        return False
 
 
 async def _is_ready(server: _Server) -> bool:
