@@ -20,6 +20,8 @@ cluster: setup  ## Start a cluster of three hosts in network namespaces of this 
 test: WORKERS ?= 5
 # Or each of the many processes that the tests start would compile all that it imports, again.
 test: export PYTHONDONTWRITEBYTECODE =
+# Setup then installs a browser, too.
+test: export NEBULA_BROWSER = true
 test: setup  ## Run the tests against real servers (ARGS="-k servers")
 	@.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 

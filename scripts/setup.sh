@@ -65,10 +65,13 @@ needed_packages() {
   if [ -z "${NEBULA_POSTGRES_DSN:-}" ]; then
     echo "postgresql /usr/lib/postgresql/*/bin/initdb"
   fi
-  if [ -n "${NEBULA_BROWSER:-}" ]; then
-    echo "chromium chromium"
-    echo "fonts-dejavu-core /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"
-  fi
+}
+
+# What only some tests need: without it they are left out.
+browser_packages() {
+  [ -n "${NEBULA_BROWSER:-}" ] || return 0
+  echo "chromium chromium"
+  echo "fonts-dejavu-core /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"
 }
 
 present() {
@@ -80,21 +83,25 @@ present() {
   esac
 }
 
-missing=()
-while read -r package proof; do
-  present "$proof" || missing+=("$package")
-done < <(needed_packages)
+# Prints the packages that are missing, of lines with their proofs.
+absent() {
+  local package proof
+  while read -r package proof; do
+    present "$proof" || echo "$package"
+  done
+}
 
-if [ ${#missing[@]} -gt 0 ]; then
-  command -v apt-get >/dev/null || die "no apt-get here: install what these Debian packages hold: ${missing[*]}"
-  root=()
+# `install_packages package…`: prints why it failed, if it did.
+install_packages() {
+  command -v apt-get >/dev/null || { echo "no apt-get here: install what these Debian packages hold: $*"; return 1; }
+  local root=() apt install log status=0
   if [ "$(id -u)" -ne 0 ]; then
-    sudo -n true 2>/dev/null || die "as root, run: apt-get install ${missing[*]}"
+    sudo -n true 2>/dev/null || { echo "as root, run: apt-get install $*"; return 1; }
     root=(sudo -n)
   fi
   apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300)
-  say "installing ${missing[*]}"
-  case " ${missing[*]} " in
+  say "installing $*"
+  case " $* " in
     *" postgresql "*)
       # Debian starts a server of its own at once; Nebula runs a private one.
       "${root[@]}" mkdir -p /etc/postgresql-common
@@ -103,11 +110,21 @@ if [ ${#missing[@]} -gt 0 ]; then
       ;;
   esac
   log=$(mktemp)
-  trap 'rm -f "$log"' EXIT
-  install=("${apt[@]}" -o Dpkg::Options::=--force-confold install --no-install-recommends "${missing[@]}")
+  install=("${apt[@]}" -o Dpkg::Options::=--force-confold install --no-install-recommends "$@")
   # The package index may be absent or out of date: fetch it when the first try fails.
-  "${install[@]}" >"$log" 2>&1 || { "${apt[@]}" update && "${install[@]}"; } >"$log" 2>&1 ||
-    die "apt-get could not install ${missing[*]}: $(grep '^E:' "$log" | tail -n 2 | tr '\n' ' ')"
+  "${install[@]}" >"$log" 2>&1 || { "${apt[@]}" update && "${install[@]}"; } >"$log" 2>&1 || status=1
+  [ $status = 0 ] || echo "apt-get could not install $*: $(grep '^E:' "$log" | tail -n 2 | tr '\n' ' ')"
+  rm -f "$log"
+  return $status
+}
+
+mapfile -t missing < <(needed_packages | absent)
+if [ ${#missing[@]} -gt 0 ]; then
+  why=$(install_packages "${missing[@]}") || die "$why"
+fi
+mapfile -t missing < <(browser_packages | absent)
+if [ ${#missing[@]} -gt 0 ]; then
+  why=$(install_packages "${missing[@]}") || say "$why; the tests of the console in a browser are left out"
 fi
 
 # --- Python packages ----------------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ LONGEST = (
     "e2e/test_kill.py",
     "node_daemon/test_crash.py",
     "gateway/test_schemathesis.py",
+    "console/test_journey.py",
     "e2e/test_isolation.py",
     "cluster/test_chaos.py",
     "e2e/test_seed_disk.py",
