@@ -4,7 +4,7 @@
  * each row is a card of the columns that say `card`.
  */
 
-import {html, nothing, Part, ref, repeat} from "../core/html.js";
+import {current, html, nothing, Part, ref} from "../core/html.js";
 import {counted} from "../core/format.js";
 import {drawn, scrolled, selection, sorted} from "./table-model.js";
 
@@ -74,7 +74,10 @@ export class Table extends Part {
     this.#at = Math.max(0, Math.min(this.#at, this.#rows.length - 1));
   }
 
-  /** @param {TableModel<R>} model */
+  /**
+   * Elements of rows are used again for other rows: to make new ones takes longer than a frame.
+   * @param {TableModel<R>} model
+   */
   view(model) {
     const {columns, selected} = model;
     const {from, to} = drawn(this.#top, this.#height, this.#step, this.#rows.length);
@@ -95,7 +98,7 @@ export class Table extends Part {
           </thead>
           <tbody>
             <tr class="space" aria-hidden="true"><td colspan=${span} ${ref(high(from * this.#step))}></td></tr>
-            ${repeat(this.#rows.slice(from, to), model.id, (row, at) => this.#row(model, row, from + at))}
+            ${this.#rows.slice(from, to).map((row, at) => this.#row(model, row, from + at))}
             <tr class="space" aria-hidden="true">
               <td colspan=${span} ${ref(high((this.#rows.length - to) * this.#step))}></td>
             </tr>
@@ -127,7 +130,7 @@ export class Table extends Part {
     const ids = this.#rows.map(model.id);
     const all = ids.length > 0 && ids.every(id => model.selected?.has(id));
     const pick = () => model.onselect?.(all ? new Set() : new Set(ids));
-    return html`<input type="checkbox" aria-label="Select all rows" .checked=${all} @change=${pick}>`;
+    return html`<input type="checkbox" aria-label="Select all rows" .checked=${current(all)} @change=${pick}>`;
   }
 
   /**
@@ -148,7 +151,7 @@ export class Table extends Part {
         @click=${(/** @type {MouseEvent} */ event) => this.#clicked(event, row, at)}
       >
         ${model.selected
-          ? html`<td class="pick"><input type="checkbox" tabindex="-1" aria-label="Select ${model.name(row)}" .checked=${picked}></td>`
+          ? html`<td class="pick"><input type="checkbox" tabindex="-1" aria-label="Select ${model.name(row)}" .checked=${current(picked)}></td>`
           : nothing}
         ${first ? html`<th scope="row" class=${kind(first)}>${first.view(row)}</th>` : nothing}
         ${others.map(column => html`<td class=${kind(column)} data-title=${column.title}>${column.view(row)}</td>`)}
