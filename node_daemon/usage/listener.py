@@ -66,10 +66,10 @@ class Listener:
         except asyncio.LimitOverrunError:
             writer.write(_answer(431, "Request Header Fields Too Large", b"the headers are too large\n"))
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # the client has left, or takes too long
+            writer.transport.abort()  # the client has left, or takes too long, and may never read what is left
         finally:
             self._open -= 1
-            writer.transport.abort() if writer.is_closing() else writer.close()
+            writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 

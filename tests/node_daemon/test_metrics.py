@@ -224,6 +224,22 @@ async def test_clients_that_say_nothing_do_not_keep_others_out_for_long(monkeypa
         assert (await sent(made.port, b"GET /metrics HTTP/1.1\r\n\r\n"))[0] == 200
 
 
+async def test_a_client_that_does_not_read_the_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS", 0.5)
+    made = Listener("127.0.0.1", 0, lambda: bytes(50_000_000))
+    running = asyncio.create_task(made.run())
+    await eventually(lambda: made.port is not None, "it listens")
+    with socket.create_connection(("127.0.0.1", made.port or 0)) as client:
+        client.send(b"GET /metrics HTTP/1.1\r\n\r\n")
+        await eventually(lambda: made._open == 1, "it is answered")
+
+        def tasks() -> int:
+            return sum("_serve" in str(task.get_coro()) for task in asyncio.all_tasks())
+
+        await eventually(lambda: made._open == 0 and tasks() == 0, "it is cut off, and nothing waits for it")
+    await end([running])
+
+
 async def test_clients_that_leave_early() -> None:
     async with listening() as made:
         assert made.port is not None
