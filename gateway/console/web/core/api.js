@@ -23,6 +23,8 @@ export class Api {
   at = null;
   /** The proof of the session for calls that change something; null without a session. @type {string | null} */
   csrf = null;
+  /** Whether a read had to show what is now, although another moment is shown: the gateway does not know its past. */
+  present = false;
   /** The newest position that an answer named. */
   position = 0;
   /** The position that reads have to reflect: of the newest own write, or of the newest event that the page knows. */
@@ -146,7 +148,9 @@ export class Api {
   /** @param {string} path @returns {Query} */
   #moment(path) {
     if (this.at === null) return this.#fresh(path);
-    return TRAVELS.some(known => known.test(path)) ? {at: this.at} : {};
+    if (TRAVELS.some(known => known.test(path))) return {at: this.at};
+    this.present = true;
+    return {};
   }
 
   /**

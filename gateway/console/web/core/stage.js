@@ -16,11 +16,12 @@ const MOST = 1000;
  * @property {unknown} data
  * @property {import("./problem.js").Problem | null} problem
  * @property {boolean} loading
+ * @property {boolean} present whether some of it is what is now, although another moment is shown
  */
 
 export class Stage {
   /** @type {Shown} */
-  shown = {entry: null, page: null, context: null, data: undefined, problem: null, loading: false};
+  shown = {entry: null, page: null, context: null, data: undefined, problem: null, loading: false, present: false};
   #abort = new AbortController();
   /** Counts readings: the answer of an older one is dropped. */
   #reading = 0;
@@ -59,7 +60,7 @@ export class Stage {
     this.#leave();
     this.#address = address;
     const next = this.context(params, query, this.#abort.signal);
-    this.shown = {entry, page: same ? page : null, context: next, data: same ? this.shown.data : undefined, problem: null, loading: entry !== null};
+    this.shown = {entry, page: same ? page : null, context: next, data: same ? this.shown.data : undefined, problem: null, loading: entry !== null, present: false};
     this.render();
     this.#since = [];
     if (entry === null) return;
@@ -87,10 +88,11 @@ export class Stage {
     const mine = (this.#reading += 1);
     const {signal} = context;
     this.#since ??= [];
+    context.api.present = false;
     try {
       const data = page.load ? await page.load(context, /** @type {never} */ (this.shown.data)) : null;
       if (signal.aborted || mine !== this.#reading) return;
-      Object.assign(this.shown, {data, problem: null, loading: false});
+      Object.assign(this.shown, {data, problem: null, loading: false, present: context.api.present});
       this.#caughtUp();
     } catch (error) {
       if (signal.aborted || mine !== this.#reading || aborted(error)) return;
@@ -147,6 +149,6 @@ export class Stage {
   close() {
     this.#leave();
     this.#address = "";
-    this.shown = {entry: null, page: null, context: null, data: undefined, problem: null, loading: false};
+    this.shown = {entry: null, page: null, context: null, data: undefined, problem: null, loading: false, present: false};
   }
 }

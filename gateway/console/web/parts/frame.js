@@ -137,7 +137,7 @@ function moment(app) {
 
 /** @param {Frame} app */
 function page({stage}) {
-  const {entry, page: module, context, data, problem, loading} = stage.shown;
+  const {entry, page: module, context, data, problem, loading, present} = stage.shown;
   if (entry === null) {
     if (!loading && context === null) return nothing;
     return empty("No page has this address", "It may have been mistyped.", html`<a class="button" href=${to("/")}>Overview</a>`);
@@ -150,6 +150,7 @@ function page({stage}) {
   }
   return html`
     ${problem !== null ? refusal(problem, again) : nothing}
+    ${present ? html`<p class="note" role="status">Some of this page is as it is now: this gateway does not know how it was then.</p>` : nothing}
     <div class=${loading ? "page stale" : "page"} aria-busy=${loading}>${module.view(context, /** @type {never} */ (data))}</div>
   `;
 }
