@@ -125,6 +125,21 @@ class Bed:
         with_tokens = {"NEBULA_AUTH": "tokens", "NEBULA_TOKENS_FILE": str(self.tokens), "NEBULA_HTTP_PORT": port}
         await self.cloud.start("gateway", name=GATEWAY, **with_tokens, NEBULA_REFUSALS_PER_MINUTE="100000")
 
+    async def clean(self) -> None:
+        """No VMs in the project `default`, and no token but that of `admin`, whatever a test has left."""
+        if GATEWAY not in self.cloud.processes:
+            await self.start_gateway()
+
+        async def answers() -> bool:
+            with suppress(httpx.TransportError):
+                return (await self.http.get("/v1/me")).status_code == 200
+            return False
+
+        await eventually(answers, "the gateway answers")
+        await self.allow()
+        for each in (await self.send("GET", "/v1/projects/default/vms"))["items"]:
+            await self.send("DELETE", f"/v1/projects/default/vms/{each['id']}?wait=30s")
+
     async def close(self) -> None:
         for context in self.contexts:
             with suppress(Error):

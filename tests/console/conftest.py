@@ -22,7 +22,8 @@ async def shared() -> AsyncIterator[Bed]:
 
 @pytest.fixture
 async def cloud(shared: Bed) -> AsyncIterator[Bed]:
-    """The platform. Its pages are closed at the end of a test, which fails if a page reported an error."""
+    """The platform, without VMs. Its pages are closed at the end of a test, which fails if a page reported an error."""
+    await shared.clean()
     shared.faults.clear()
     yield shared
     await shared.close()

@@ -1,10 +1,14 @@
 """The pages in a browser: signing in, the overview, the table of VMs, one VM, as people use them."""
 
 import re
+import sys
+from pathlib import Path
 
+import pytest
 from playwright.async_api import Browser, expect
 
 from tests.console.bed import IMAGE, Bed, needs_browser
+from tests.console.calls import patterns
 
 pytestmark = needs_browser
 VMS = "/console/projects/default/vms"
@@ -63,11 +67,6 @@ async def vm(cloud: Bed, name: str, **more: object) -> str:
     return str(made["vm"]["id"])
 
 
-async def delete(cloud: Bed, *ids: str) -> None:
-    for each in ids:
-        await cloud.send("DELETE", f"/v1/projects/default/vms/{each}?wait=30s")
-
-
 async def test_a_page_follows_what_others_do_and_travels(chromium: Browser, cloud: Bed) -> None:
     """Everything here happens by another caller; the page is never reloaded."""
     page = await cloud.signed_in(chromium, "admin", VMS)
@@ -94,11 +93,16 @@ async def test_a_page_follows_what_others_do_and_travels(chromium: Browser, clou
     await expect(page.get_by_role("button", name="Start")).to_be_visible()
     await page.goto(shared)
     await expect(page.get_by_text("Running").first).to_be_visible()
+    await page.get_by_role("navigation", name="Pages").get_by_role("link", name="Virtual machines").click()
+    await expect(page).to_have_url(re.compile(rf"{VMS}\?at={before}"))
+    await expect(page.get_by_role("row", name="seen-live")).to_be_visible()
+    knows = any(re.search(r"projects.*vms$", pattern) for pattern in patterns("at"))
+    await expect(page.get_by_text("as it is now: this gateway does not know")).to_have_count(0 if knows else 1)
+    await page.go_back()
     slider = page.get_by_role("slider", name="Moment that is shown")
     await slider.focus()
     await page.keyboard.press("End")
     await expect(page).not_to_have_url(re.compile("at="))
-    await delete(cloud, one)
 
 
 async def test_a_table_by_keys_and_many_vms_at_the_same_time(chromium: Browser, cloud: Bed) -> None:
@@ -138,7 +142,7 @@ async def test_a_table_by_keys_and_many_vms_at_the_same_time(chromium: Browser, 
 
 async def test_a_viewer_sees_and_does_nothing_else(chromium: Browser, cloud: Bed) -> None:
     await cloud.allow(viewer="viewer@default", member="member@default")
-    one = await vm(cloud, "looked-at")
+    await vm(cloud, "looked-at")
     page = await cloud.signed_in(chromium, "viewer", VMS)
     await expect(page.get_by_role("link", name="looked-at")).to_be_visible()
     await expect(page.get_by_role("button", name="Create VM")).to_have_count(0)
@@ -151,7 +155,6 @@ async def test_a_viewer_sees_and_does_nothing_else(chromium: Browser, cloud: Bed
     await expect(page.get_by_role("heading", name=re.compile("nodes?$"))).to_have_count(0)
     await page.goto("/console/projects/bench/vms")
     await expect(page.get_by_role("alert")).to_contain_text("there is no project bench")
-    await delete(cloud, one)
 
 
 async def test_a_session_ends_in_all_tabs(chromium: Browser, cloud: Bed) -> None:
@@ -183,17 +186,11 @@ async def test_a_lost_connection_says_so_and_misses_nothing(chromium: Browser, c
     await expect(page.get_by_text("Live", exact=True)).to_be_visible()
     await cloud.stop_gateway()
     await expect(page.get_by_text("Connection lost")).to_be_visible()
-    one = (
-        await cloud.elsewhere(
-            "POST",
-            "/v1/projects/default/vms",
-            {"name": "missed", "image": IMAGE, "vcpus": 1, "memory_mib": 512, "disk_gib": 4},
-        )
-    )["vm"]["id"]
+    body = {"name": "missed", "image": IMAGE, "vcpus": 1, "memory_mib": 512, "disk_gib": 4}
+    await cloud.elsewhere("POST", "/v1/projects/default/vms", body)
     await cloud.start_gateway()
     await expect(page.get_by_role("row", name=re.compile("missed.*Running"))).to_be_visible()
     await expect(page.get_by_text("Live", exact=True)).to_be_visible()
-    await delete(cloud, one)
 
 
 SCRIPT = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"
@@ -208,7 +205,6 @@ async def test_text_of_others_is_text(chromium: Browser, cloud: Bed) -> None:
     assert await page.locator("img, script:not([src])").count() == 0
     assert await page.title() == "named · Nebula"
     await cloud.send("PATCH", "/v1/projects/default?wait=30s", {"name": "Default"})
-    await delete(cloud, one)
 
 
 async def test_an_address_leads_nowhere_else(chromium: Browser, cloud: Bed) -> None:
@@ -249,3 +245,38 @@ async def test_everything_is_found_by_keys(chromium: Browser, cloud: Bed) -> Non
     await expect(page.get_by_role("menuitem", name="Sign out")).to_be_focused()
     await page.keyboard.press("Escape")
     await expect(page.get_by_role("menuitem", name="Sign out")).to_be_hidden()
+
+
+async def test_without_tokens_nobody_signs_in(chromium: Browser, cloud: Bed) -> None:
+    page = await cloud.page(chromium)
+    await page.goto(f"http://127.0.0.1:{cloud.cloud.http_port}/")
+    await expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    await expect(page.get_by_text("Live", exact=True)).to_be_visible()
+    await page.get_by_role("button", name="Account local").click()
+    await expect(page.get_by_role("menuitem", name="Sign out")).to_have_count(0)
+
+
+AXE = Path(sys.prefix) / "console-tests" / "node_modules" / "axe-core" / "axe.min.js"
+RULES = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice']}"
+SUMMARY = "found => found.violations.map(each => [each.id, each.nodes.map(node => node.html.slice(0, 200))])"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_everybody_can_use_it(chromium: Browser, cloud: Bed, scheme: str, width: int) -> None:
+    """axe finds nothing on any page, in both colour schemes, on a desktop and on a phone."""
+    one = await vm(cloud, "for-all")
+    look = {"color_scheme": scheme, "viewport": {"width": width, "height": 844}}
+    page = await cloud.signed_in(chromium, "admin", "/", **look)
+    for address, heading in (("/", "Overview"), (VMS, "Virtual machines"), (f"{VMS}/{one}", "for-all")):
+        await page.goto(address)
+        await expect(page.get_by_role("heading", name=heading, level=1)).to_be_visible()
+        await expect(page.locator("[aria-busy=true]")).to_have_count(0)
+        await page.evaluate(AXE.read_text())
+        assert await page.evaluate(f"axe.run({RULES}).then({SUMMARY})") == [], address
+        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{address} is too wide"
+    await page.goto(VMS)
+    await page.get_by_role("button", name="Create VM").first.click()
+    await expect(page.get_by_role("dialog").get_by_label("Image")).to_have_value(IMAGE)
+    await page.evaluate(AXE.read_text())
+    assert await page.evaluate(f"axe.run('dialog', {RULES}).then({SUMMARY})") == []
