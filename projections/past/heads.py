@@ -5,7 +5,7 @@ that did not exist then.
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from eventstore.log.envelope import Ref
 from projections import bulk
@@ -30,17 +30,11 @@ ALTER TABLE heads ALTER COLUMN state SET STORAGE EXTERNAL;
 CREATE INDEX ON heads (kind, project, created);
 CREATE INDEX ON heads (kind, created);
 """
-"""`gone`: position of the event since which the aggregate is deleted; null if it is not. `state` is null if all events
+"""`gone`: null if the aggregate is not deleted, else the position of its last event: from there on no list looks at its
+rows. `state` is null if all events
 so far are of unknown types. States are stored outside of the rows, so that lists read few pages.
 """
 TABLE = bulk.Table.of(DDL, "heads", ("kind", "project", "id"))
-
-
-class Head(NamedTuple):
-    """An aggregate after its last event, and since when it is deleted."""
-
-    row: Row[Any]
-    gone: int | None = None
 
 
 async def histories(conn: Connection, refs: Collection[Ref]) -> dict[Ref, Row[Any]]:
@@ -62,51 +56,30 @@ async def histories(conn: Connection, refs: Collection[Ref]) -> dict[Ref, Row[An
     }
 
 
-async def load(conn: Connection, batch: Batch) -> dict[Ref, Head]:
-    """The heads of a batch. Only deleted aggregates are asked since when they are."""
-    rows = {ref: row for ref, row in batch.rows.items() if row.version and ref.kind in TABLES}
-    deleted = [ref for ref, row in rows.items() if is_deleted(ref, row)]
-    gone: dict[Ref, int] = {}
-    if deleted:
-        stored = await select(
-            conn,
-            bulk.lookup("heads", TABLE.key, "kind, project, id, gone"),
-            _columns(deleted),
-        )
-        gone = {Ref(found["project"], found["kind"], found["id"]): found["gone"] for found in stored}
-    return {ref: Head(row, gone.get(ref)) for ref, row in rows.items()}
+async def load(_: Connection, batch: Batch) -> dict[Ref, Row[Any]]:
+    return {ref: row for ref, row in batch.rows.items() if row.version and ref.kind in TABLES}
 
 
-def is_deleted(ref: Ref, row: Row[Any]) -> bool:
-    return row.state is not None and TABLES[ref.kind].of.deleted(row.state)
+def fold(heads: dict[Ref, Row[Any]], step: Step[Any]) -> None:
+    """Each event changes the head of its aggregate."""
+    if step.row is not None:
+        heads[step.recorded.ref] = step.row
 
 
-def fold(heads: dict[Ref, Head], step: Step[Any]) -> None:
-    """Each event changes the head of its aggregate. What comes after a deletion does not change when it was."""
-    row = step.row
-    if row is None:
-        return
-    ref = step.recorded.ref
-    before = heads.get(ref)
-    gone = None
-    if is_deleted(ref, row):
-        gone = before.gone if before is not None and before.gone is not None else row.position
-    heads[ref] = Head(row, gone)
-
-
-async def save(session: Session, before: Mapping[Ref, Head], after: Mapping[Ref, Head]) -> None:
+async def save(session: Session, before: Mapping[Ref, Row[Any]], after: Mapping[Ref, Row[Any]]) -> None:
     """Write the heads that have changed."""
     new, old = list[bulk.Values](), list[bulk.Values]()
-    for ref, head in after.items():
-        if head is not before.get(ref):
-            (old if ref in before else new).append(_values(ref, head))
+    for ref, row in after.items():
+        if row is not before.get(ref):
+            (old if ref in before else new).append(_values(ref, row))
     await bulk.write(session.conn, TABLE, new, old, many=session.many)
 
 
-def _values(ref: Ref, head: Head) -> bulk.Values:
-    row = head.row
-    text = None if row.state is None else TABLES[ref.kind].stored_json(row.state)
-    return (ref.kind, ref.project, ref.id, row.version, row.position, row.created, row.digest, head.gone, text)
+def _values(ref: Ref, row: Row[Any]) -> bulk.Values:
+    table = TABLES[ref.kind]
+    gone = row.position if row.state is not None and table.of.deleted(row.state) else None
+    text = None if row.state is None else table.stored_json(row.state)
+    return (ref.kind, ref.project, ref.id, row.version, row.position, row.created, row.digest, gone, text)
 
 
 def _columns(refs: Collection[Ref]) -> list[list[str]]:
@@ -115,7 +88,7 @@ def _columns(refs: Collection[Ref]) -> list[list[str]]:
 
 HEADS = ReadModel(
     name="heads",
-    version=1,
+    version=2,
     ddl=DDL,
     tables=("heads",),
     kinds=frozenset(TABLES),

@@ -35,6 +35,7 @@ from projections.database import clean_json
 from projections.events import recorded, row
 from projections.model import Row
 from projections.operation_rows import shown
+from projections.past import versions
 from projections.vms import terms
 from runtime import subjects
 from runtime.local.servers import Postgres
@@ -214,6 +215,7 @@ def test_rows_and_views_are_the_same_after_jsonb(kind: str, database: psycopg.Co
         there = to_json(table.shown(table.found({"state": back, "version": 1, "position": 2, "deleted": False})))
         assert there == to_json(table.render(state, 1, 2))
         assert there == to_json(table.render(again, 1, 2))
+        assert there.decode() == versions.shown(table, Row(state, 1, 2, 1)), "the past shows the same"
 
     check()
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic_core import from_json
@@ -14,7 +15,7 @@ from domain.contract import NodeInfo, Power
 from domain.references import FinishDeletion
 from domain.vm import DeleteVm
 from eventstore.log.envelope import Ref
-from projections import copies, database, transaction
+from projections import copies, database, operation_rows, transaction
 from projections.books import MODELS, TABLES, judged
 from projections.database import Pool, ReadModelsUnavailable
 from projections.past import queries
@@ -187,6 +188,22 @@ async def test_operations_are_listed_as_they_were(made: Made) -> None:
     assert views[0]["resource"] == ref.id
     more, _, _ = await queries.operations(pool, {}, ended, following, 10, mine=None)
     assert [each["resource"] for each in more] == ["base", "default"]
+
+
+async def test_an_event_of_another_aggregate_is_no_step_even_if_it_comes_first(made: Made) -> None:
+    """Its own aggregate decides, also for an event that was stored before the operation began."""
+    one, pool = made
+    id_ = str(uuid4())
+    await one.do(HOST, node.LoseNode(at=datetime.now(UTC), node="host-1", silent_seconds=60.0), operation=id_)
+    before = await applied(one)
+    ref = await one.create(operation=id_)
+    end = await applied(one)
+    found = await queries.operation(pool, id_, end, mine=None)
+    assert found is not None
+    assert found == (await operation_rows.get(pool, id_, mine=None))[0]
+    assert [step["position"] for step in found["events"]] == [end]
+    assert found["resource"] == ref.id
+    assert await queries.operation(pool, id_, before, mine=None) is None
 
 
 async def test_without_a_past_reads_say_so(postgres: Postgres) -> None:

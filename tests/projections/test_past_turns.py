@@ -99,7 +99,11 @@ async def test_nothing_is_applied_while_the_present_is_busy(one: Cloud, monkeypa
         now = 1000.0 + seconds
         await asyncio.sleep(0.1)
         assert not waiting.done(), seconds
+    activity.works()
     now = 1000.0 + turns.LATEST
+    await asyncio.sleep(0.1)
+    assert not waiting.done(), "the present is in the middle of a batch"
+    activity.rests()
     batch = await asyncio.wait_for(waiting, 30)
     assert [each.position for each, _ in batch] == [last + 1]
     await messages.aclose()
