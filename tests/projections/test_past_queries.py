@@ -122,13 +122,17 @@ async def test_a_deleted_vm_is_in_no_list_from_then_on(made: Made) -> None:
     assert await queries.one(pool, VMS, ref, 1, mine=None) is None
 
 
-async def test_a_time_always_includes_its_own_event(made: Made) -> None:
+async def test_a_time_always_includes_its_own_event(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if clocks of handlers differ, and a later event says an earlier time."""
     one, pool = made
     end = await applied(one)
     times = {each.position: each.moment for each in await one.store.between(0, end)}
     for position, moment in times.items():
         assert await queries.position_of(pool, moment) >= position
+    with monkeypatch.context() as patched:
+        patched.setattr(queries, "CLOSE", 1)
+        newest = max(times, key=lambda position: (times[position], position))
+        assert times[await queries.position_of(pool, times[newest])] == times[newest], "the latest times count"
     await one.create()
     await applied(one, hours=1)
     assert await queries.position_of(pool, times[1] - timedelta(hours=2)) == 0
