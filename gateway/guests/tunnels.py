@@ -1,11 +1,13 @@
 """Connections to guests: from a WebSocket over the bus to the guest's node.
 
 A browser cannot send `Authorization` with a WebSocket, so its token may also come as a subprotocol (`auth.offered`).
-A refusal is sent before the WebSocket is opened, as a problem document like for every other call.
+A refusal is sent before the WebSocket is opened, as a problem document like for every other call. The scripts of a
+browser cannot read that answer: a client that offers the subprotocol `problem` gets it as a text message instead.
 """
 
 import asyncio
 import contextlib
+import json
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -30,6 +32,10 @@ log = logs.get(__name__)
 
 #: The subprotocol: plain bytes.
 BINARY = "binary"
+#: Offered by a client that reads refusals from a text message. It is never selected.
+PROBLEM = "problem"
+#: The code of the last frame after such a refusal is its status and this.
+REFUSED = 4000
 #: Maximum number of bytes of a reason in a WebSocket's last frame.
 MOST_REASON = 120
 NORMAL, NOT_ALLOWED, RESTARTS = 1000, 1008, 1012
@@ -58,6 +64,15 @@ class Tunnel:
         request = Request({**scope, "type": "http", "method": "GET"})
         self._judge(request)
         await self._guard(self._gateway, request)
+        try:
+            await self._connect(request, scope, receive, send)
+        except Problem as problem:
+            if PROBLEM not in scope["subprotocols"]:
+                raise
+            await refuse(problem, scope, send)
+
+    async def _connect(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open the connection, and carry it until its end. Raises Problem only before it is open."""
         await self._gateway.judge(request, self._positions)
         force = parameters.flag(request, "force")
         vm, node, state = await located(self._gateway, request)
@@ -82,8 +97,7 @@ class Tunnel:
             await ask(self._gateway, node, self._kind, question, prepare=seal)
             await session.open(self._gateway, force=force)
             logger.info("connection opened", node=node, force=force)
-            subprotocol = BINARY if BINARY in scope["subprotocols"] else None
-            await send({"type": "websocket.accept", "subprotocol": subprotocol})
+            await send(accepting(scope))
             if await carry(self._gateway, who.identity, pipe, receive, send):
                 leaves = NO_LONGER_VALID
         finally:
@@ -144,6 +158,19 @@ async def into(pipe: Pipe, receive: Receive) -> None:
             await pipe.send(data)
         except Ended:
             return
+
+
+async def refuse(problem: Problem, scope: Scope, send: Send) -> None:
+    """Send a refusal as a text message, and end the connection."""
+    said = {"status": problem.status, "code": problem.code, "detail": problem.detail}
+    await send(accepting(scope))
+    with contextlib.suppress(ClientDisconnect):
+        await send({"type": "websocket.send", "text": json.dumps(said)})
+        await send(closing(REFUSED + problem.status, problem.code))
+
+
+def accepting(scope: Scope) -> Message:
+    return {"type": "websocket.accept", "subprotocol": BINARY if BINARY in scope["subprotocols"] else None}
 
 
 def closing(code: int, reason: str) -> Message:

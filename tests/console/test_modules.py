@@ -40,9 +40,11 @@ def test_nothing_dangerous_is_in_a_module(name: str) -> None:
         found = re.search(pattern, code)
         assert found is None, f"{found and found[0]}: {why}"
     assert name in MAY_FETCH or re.search(r"\bfetch\(", code) is None, "only core/api.js calls"
+    assert name == "core/socket.js" or re.search(r"new WebSocket\(", code) is None, "only core/socket.js connects"
     assert name in MAY_LOCATE or re.search(r"\blocation\.|\bhistory\.", code) is None, "only core/router.js moves"
     assert (
-        re.search(r"\shref=\$\{(?!to\(|app\.address|toast\.link|url\}|ICONS)", code) is None or name == "core/html.js"
+        re.search(r"\shref=\$\{(?!to\(|address\}|app\.address|toast\.link|url\}|ICONS)", code) is None
+        or name == "core/html.js"
     ), "an address of a link is made by `to`"
     assert len(text.splitlines()) <= 300
 
@@ -67,6 +69,11 @@ def test_every_import_is_there_and_every_export_is_used() -> None:
             assert relative.startswith("vendor/") or target.is_file(), f"{name} imports {origin}"
             for each in filter(None, (part.strip() for part in names.split(","))):
                 used[relative, each.split(" as ")[0]] += 1
+        for names, origin in re.findall(r"const \{([^}]*)\} = await import\(\"([^\"]+)\"\)", text):
+            target = (WEB / name).parent.joinpath(origin).resolve()
+            assert target.is_file(), f"{name} imports {origin}"
+            for each in names.split(","):
+                used[target.relative_to(WEB).as_posix(), each.strip()] += 1
         for origin in re.findall(r"import\(\"(\./[^\"]+)\"\)\.?", text):
             target = (WEB / name).parent.joinpath(origin).resolve()
             assert target.is_file(), f"{name} imports {origin}"

@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from pydantic_core import to_json
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from gateway.commands import commands
 from runtime import subjects
@@ -124,6 +125,26 @@ async def test_what_its_node_refuses_was_not_opened(api: Platform, node: Node) -
             pass
     assert node.asked
     assert await consoles(api, vm) == []
+
+
+@pytest.mark.parametrize("kind", ["console", "vnc"])
+async def test_a_browser_reads_a_refusal_as_text(api: Platform, node: Node, kind: str) -> None:
+    """Its scripts cannot read the answer to a handshake."""
+    vm = (await api.running())["vm"]["id"]
+    node.refusal = {"code": "console_in_use", "status": 409, "detail": "bob has this console", "field": None}
+    url = f"ws{api.url.removeprefix('http')}{VMS}/{vm}/{kind}"
+    async with connect(url, proxy=None, subprotocols=[Subprotocol("binary"), Subprotocol("problem")]) as socket:
+        assert socket.subprotocol == "binary"
+        said = json.loads(await socket.recv())
+        assert said == {"status": 409, "code": "console_in_use", "detail": "bob has this console"}
+        await socket.wait_closed()
+        assert (socket.close_code, socket.close_reason) == (4409, "console_in_use")
+    assert await consoles(api, vm) == []
+    node.refusal = None
+    async with connect(url, proxy=None, subprotocols=[Subprotocol("problem")]) as socket:
+        assert socket.subprotocol is None
+        await node.pipes[0].send(b"hello")
+        assert await socket.recv() == b"hello"
 
 
 async def test_what_cannot_be_recorded_is_not_opened(

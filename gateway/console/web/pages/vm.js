@@ -11,6 +11,7 @@ import "../parts/progress.js";
 import {itemOf, timeline} from "../parts/timeline.js";
 import {sayRefused} from "../parts/toast.js";
 import {ACTIONS, run} from "./vm-actions.js";
+import {tabs} from "./vm-tabs.js";
 
 /** How many events are shown at first, and more with each click. */
 const EVENTS = 50;
@@ -48,7 +49,7 @@ export const page = {
   },
 
   view(context, data) {
-    const {vm, events, most, operation} = data;
+    const {vm, operation} = data;
     const {api, live, at} = context;
     return html`
       <nav class="crumbs" aria-label="Path">${link("/projects/:project/vms", {project: vm.project}, "Virtual machines")}</nav>
@@ -61,23 +62,34 @@ export const page = {
       ${vm.failure ? refusal(new Problem(0, vm.failure.code, vm.failure.detail), html`<p class="small">${moment(vm.failure.at)}</p>`) : nothing}
       ${vm.warnings.map(({detail}) => html`<p class="field-hint">${detail}</p>`)}
       ${operation && at === null ? html`<div class="card"><nb-progress .model=${{id: operation, api, live, plain: true, ended: () => context.refresh()}}></nb-progress></div>` : nothing}
-      <div class="cards">
-        <section class="card" aria-labelledby="what"><h2 id="what">What it is</h2>${about(vm)}</section>
-        <section class="card" aria-labelledby="where"><h2 id="where">Where it is</h2>${place(vm)}</section>
-        <section class="card wide" aria-labelledby="happened">
-          <h2 id="happened">What happened</h2>
-          ${timeline(events, {go: position => context.travel(String(position))})}
-          ${events.length >= most
-            ? html`<button @click=${() => {
-                data.most += EVENTS * 2;
-                context.refresh();
-              }}>Show earlier events</button>`
-            : nothing}
-        </section>
-      </div>
+      ${tabs(context, vm, pathOf(context.params), () => overview(context, data))}
     `;
   },
 };
+
+/**
+ * @param {Context} context
+ * @param {One} data
+ */
+function overview(context, data) {
+  const {vm, events, most} = data;
+  return html`
+    <div class="cards">
+      <section class="card" aria-labelledby="what"><h2 id="what">What it is</h2>${about(vm)}</section>
+      <section class="card" aria-labelledby="where"><h2 id="where">Where it is</h2>${place(vm)}</section>
+      <section class="card wide" aria-labelledby="happened">
+        <h2 id="happened">What happened</h2>
+        ${timeline(events, {go: position => context.travel(String(position))})}
+        ${events.length >= most
+          ? html`<button @click=${() => {
+              data.most += EVENTS * 2;
+              context.refresh();
+            }}>Show earlier events</button>`
+          : nothing}
+      </section>
+    </div>
+  `;
+}
 
 /** @param {Record<string, string>} params */
 const pathOf = params => `/v1/projects/${encodeURIComponent(params["project"] ?? "")}/vms/${encodeURIComponent(params["vm"] ?? "")}`;
