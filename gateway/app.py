@@ -30,8 +30,10 @@ from gateway.monitoring.parked_index import Index
 from gateway.monitoring.roles import Roles
 from gateway.operators.status import publish_status
 from gateway.routes import router
-from gateway.state import Gateway
+from gateway.state import Gateway, Past
 from projections import database
+from projections.past import queries
+from projections.past.models import PAST
 from projections.position import Position, listen
 from runtime.bus import bus
 from runtime.settings import GatewaySettings
@@ -67,6 +69,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         event_keys.ready()
     nc = await bus.connect(settings, "gateway")
     pool = database.pool(settings.postgres_dsn, "gateway")
+    past = Past(queries.pool(settings.postgres_dsn, "gateway_past"))
     by_tls = settings.tls_cert is not None or settings.tls_proxy
     heartbeats = Heartbeats(settings.clock_offset_seconds)
     store = EventStore(nc, event_keys)
@@ -83,6 +86,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         store=store,
         pool=pool,
         position=Position(),
+        past=past,
         access=access,
         directory=directory,
         pepper=keys,
@@ -104,8 +108,10 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
     await gateway.roles.listen(nc)
     await gateway.refusals.listen()
     await pool.open()
+    await past.pool.open()
     gateway.essential.start("bus", nc.until_ended())
     gateway.essential.start("position", listen(settings.postgres_dsn, gateway.position))
+    gateway.essential.start("past", listen(settings.postgres_dsn, past.position, PAST.schema))
     gateway.essential.start("parked", gateway.parked.run(Parking(nc)))
     gateway.essential.start("access", access.run())
     gateway.essential.start("uses", uses.run())
@@ -123,6 +129,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         if gateway.background:
             await asyncio.wait(gateway.background, timeout=ENDING)
         await pool.close()
+        await past.pool.close()
         await nc.close()
 
 

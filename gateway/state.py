@@ -65,6 +65,14 @@ class Caller:
     traceparent: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """The rows of the past: connections for queries, and the position that they are at."""
+
+    pool: Pool
+    position: Position = field(default_factory=Position)
+
+
 @dataclass
 class Gateway:
     """Connections, and values that are kept between calls. All of these may be lost at any time without harm."""
@@ -73,6 +81,7 @@ class Gateway:
     store: EventStore
     pool: Pool
     position: Position
+    past: Past
     access: Authentication
     directory: Directory
     pepper: Pepper

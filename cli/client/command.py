@@ -64,6 +64,9 @@ Key = Annotated[
     typer.Option(help="Idempotency-Key, to repeat a call safely (random).", rich_help_panel=WAITING),
 ]
 
+#: The moment of a read.
+At = Annotated[str | None, typer.Option(help="As it was at a log position or an RFC 3339 time.")]
+
 QUERY = {"url": Url, "token": Token, "project": Project, "output": Format}
 PATIENT = {**QUERY, "timeout": Timeout}
 COMMAND = {**PATIENT, "no_wait": NoWait, "key": Key}

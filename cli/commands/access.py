@@ -8,7 +8,7 @@ import typer
 
 from cli.client import output
 from cli.client.client import Document, path
-from cli.client.command import command, query
+from cli.client.command import At, command, query
 from cli.client.session import Output, Session, note
 from cli.commands.catalog import Id, finish
 
@@ -74,14 +74,14 @@ def accounts(plural: str, help_: str) -> typer.Typer:
         finish(session, answer, ACCOUNT, path(plural, answer["operation"]["resource"]))
 
     @query(app, "list")
-    def list_(session: Session) -> None:
+    def list_(session: Session, at: At = None) -> None:
         """List all accounts."""
-        output.listing(session, session.api.pages(path(plural)), ACCOUNT)
+        output.listing(session, session.api.pages(path(plural), {"at": at}), ACCOUNT)
 
     @query(app, "show")
-    def show(session: Session, which: Id) -> None:
+    def show(session: Session, which: Id, at: At = None) -> None:
         """Show an account."""
-        output.one(session, session.api.get(path(plural, which)))
+        output.one(session, session.api.get(path(plural, which), {"at": at}))
 
     @command(app, "rename")
     def rename(session: Session, which: Id, name: Annotated[str, typer.Argument()]) -> None:
@@ -159,16 +159,17 @@ def issue(
 def list_tokens(
     session: Session,
     of: Annotated[str | None, typer.Option("--for", metavar="PRINCIPAL", help="Only those of a principal.")] = None,
+    at: At = None,
 ) -> None:
     """List the tokens that are not revoked: your own, and as an operator all."""
-    wanted = {"principal": principal(of) if of is not None else None}
+    wanted = {"principal": principal(of) if of is not None else None, "at": at}
     output.listing(session, session.api.pages(path("tokens"), wanted), TOKEN)
 
 
 @query(tokens, "show")
-def show_token(session: Session, which: Id) -> None:
+def show_token(session: Session, which: Id, at: At = None) -> None:
     """Show a token, without its secret."""
-    output.one(session, session.api.get(path("tokens", which)))
+    output.one(session, session.api.get(path("tokens", which), {"at": at}))
 
 
 @command(tokens, "revoke")
@@ -181,9 +182,9 @@ def register(projects: typer.Typer) -> None:
     """Add the commands about the members of a project."""
 
     @query(projects, "members")
-    def members(session: Session, which: Id) -> None:
+    def members(session: Session, which: Id, at: At = None) -> None:
         """List who has which role in a project."""
-        output.listing(session, session.api.get(path("projects", which))["members"], MEMBER)
+        output.listing(session, session.api.get(path("projects", which), {"at": at})["members"], MEMBER)
 
     @command(projects, "bind")
     def bind(session: Session, which: Id, who: Principal, role: Annotated[ProjectRole, typer.Argument()]) -> None:

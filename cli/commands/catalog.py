@@ -6,7 +6,7 @@ import typer
 
 from cli.client import output, waiting
 from cli.client.client import Document, path
-from cli.client.command import command, patient, query
+from cli.client.command import At, command, patient, query
 from cli.client.errors import Usage
 from cli.client.keys import SshKeys, public_keys
 from cli.client.session import Output, Session, note
@@ -128,22 +128,22 @@ def create_project(
 
 
 @query(projects, "list")
-def list_projects(session: Session) -> None:
+def list_projects(session: Session, at: At = None) -> None:
     """List all projects."""
-    output.listing(session, session.api.pages(path("projects")), PROJECT)
+    output.listing(session, session.api.pages(path("projects"), {"at": at}), PROJECT)
 
 
 @query(projects, "show")
-def show_project(session: Session, which: Id) -> None:
+def show_project(session: Session, which: Id, at: At = None) -> None:
     """Show a project."""
-    output.one(session, session.api.get(path("projects", which)))
+    output.one(session, session.api.get(path("projects", which), {"at": at}))
 
 
 @query(projects, "usage")
 def usage_of_project(
     session: Session,
     which: Annotated[str, typer.Argument(metavar="PROJECT")],
-    at: Annotated[str | None, typer.Option(help="As it was at a log position or an RFC 3339 time.")] = None,
+    at: At = None,
 ) -> None:
     """Show the resources of a project's VMs, now or at an earlier time.
 
@@ -210,9 +210,9 @@ def create_tag(
 
 
 @query(tags, "list")
-def list_tags(session: Session) -> None:
+def list_tags(session: Session, at: At = None) -> None:
     """List all tags."""
-    output.listing(session, session.api.pages(path("tags")), TAG)
+    output.listing(session, session.api.pages(path("tags"), {"at": at}), TAG)
 
 
 @command(tags, "rename")
@@ -254,15 +254,16 @@ def create_flavor(
 
 
 @query(flavors, "list")
-def list_flavors(session: Session) -> None:
+def list_flavors(session: Session, at: At = None) -> None:
     """List all flavors; with --project, those that it can use."""
-    output.listing(session, session.api.pages(path("flavors"), {"project": session.project_given}), FLAVOR)
+    wanted = {"project": session.project_given, "at": at}
+    output.listing(session, session.api.pages(path("flavors"), wanted), FLAVOR)
 
 
 @query(flavors, "show")
-def show_flavor(session: Session, flavor: Id) -> None:
+def show_flavor(session: Session, flavor: Id, at: At = None) -> None:
     """Show a flavor."""
-    output.one(session, session.api.get(path("flavors", flavor)))
+    output.one(session, session.api.get(path("flavors", flavor), {"at": at}))
 
 
 @command(flavors, "change")
@@ -309,15 +310,15 @@ def delete_flavor(session: Session, flavor: Id) -> None:
 
 
 @query(nodes, "list")
-def list_nodes(session: Session) -> None:
+def list_nodes(session: Session, at: At = None) -> None:
     """List all nodes."""
-    output.listing(session, session.api.pages(path("nodes")), NODE)
+    output.listing(session, session.api.pages(path("nodes"), {"at": at}), NODE)
 
 
 @query(nodes, "show")
-def show_node(session: Session, node: Id) -> None:
+def show_node(session: Session, node: Id, at: At = None) -> None:
     """Show a node."""
-    output.one(session, session.api.get(path("nodes", node)))
+    output.one(session, session.api.get(path("nodes", node), {"at": at}))
 
 
 @command(nodes, "cordon")
@@ -361,17 +362,18 @@ def list_operations(
         str | None, typer.Option(help="accepted, running, succeeded, failed, timed_out or cancelled.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many to show.")] = 50,
+    at: At = None,
 ) -> None:
     """List the newest operations."""
-    wanted = {"project": session.project_given, "vm": vm, "status": status, "limit": min(limit, 500)}
+    wanted = {"project": session.project_given, "vm": vm, "status": status, "limit": min(limit, 500), "at": at}
     found = session.api.pages(path("operations"), wanted)
     output.listing(session, [row for _, row in zip(range(limit), found, strict=False)], OPERATION)
 
 
 @query(operations, "show")
-def show_operation(session: Session, operation: Id) -> None:
+def show_operation(session: Session, operation: Id, at: At = None) -> None:
     """Show an operation and its events."""
-    output.one(session, session.api.get(path("operations", operation)))
+    output.one(session, session.api.get(path("operations", operation), {"at": at}))
 
 
 @patient(operations, "wait")

@@ -8,7 +8,7 @@ import typer
 
 from cli.client import output
 from cli.client.client import path
-from cli.client.command import command, query
+from cli.client.command import At, command, query
 from cli.client.errors import Refused
 from cli.client.session import Output, Session, note
 from cli.commands.catalog import Id, finish
@@ -66,9 +66,9 @@ def revoke(session: Session, node: Id) -> None:
     finish(session, answer, ENROLLMENT, path("enrollments", node))
 
 
-def enrollments(session: Session) -> None:
+def enrollments(session: Session, at: At = None) -> None:
     """List which nodes have a key or a join token."""
-    output.listing(session, session.api.pages(path("enrollments")), ENROLLMENT)
+    output.listing(session, session.api.pages(path("enrollments"), {"at": at}), ENROLLMENT)
 
 
 def join(

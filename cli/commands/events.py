@@ -9,7 +9,7 @@ import typer
 
 from cli.client import output
 from cli.client.client import RETRY, TRIES, Document, path
-from cli.client.command import query
+from cli.client.command import At, query
 from cli.client.errors import CliError, Unreachable, Usage
 from cli.client.session import Output, Session, note
 from cli.commands.log import LOG
@@ -54,10 +54,13 @@ def events(
     limit: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more, until interrupted.")] = False,
     newest: Annotated[bool, typer.Option("--newest", help="The newest event first.")] = False,
+    at: At = None,
 ) -> None:
     """Print the log, oldest event first. With --output json: one CloudEvent per line."""
     if newest and follow:
         raise Usage("give either --newest or --follow, not both")
+    if at is not None and follow:
+        raise Usage("give either --at or --follow, not both")
     wanted = {
         "project": session.project_given,
         "vm": find(session, vm) if vm else None,
@@ -70,6 +73,7 @@ def events(
         "from": from_,
         "to": to,
         "after": after,
+        "at": at,
     }
     if newest:
         size = PAGE if limit is None else min(limit, PAGE)

@@ -11,7 +11,7 @@ import typer
 
 from cli.client import output, waiting
 from cli.client.client import Document, path
-from cli.client.command import command, query
+from cli.client.command import At, command, query
 from cli.client.errors import CliError, Refused, Usage
 from cli.client.session import Session, note
 from cli.commands.catalog import finish
@@ -167,6 +167,7 @@ def list_(
     architecture: Annotated[
         str | None, typer.Option("--architecture", "--arch", help="The CPUs that it is for.")
     ] = None,
+    at: At = None,
 ) -> None:
     """List all images; with --project, those that it can use."""
     wanted = {
@@ -174,14 +175,15 @@ def list_(
         "distribution": distribution,
         "release": release,
         "architecture": architecture,
+        "at": at,
     }
     output.listing(session, session.api.pages(path("images"), wanted), COLUMNS)
 
 
 @query(app, "show")
-def show(session: Session, image: Id) -> None:
+def show(session: Session, image: Id, at: At = None) -> None:
     """Show an image."""
-    output.one(session, session.api.get(path("images", image)))
+    output.one(session, session.api.get(path("images", image), {"at": at}))
 
 
 @command(app, "delete")

@@ -8,7 +8,7 @@ import typer
 
 from cli.client import output, waiting
 from cli.client.client import Document, path
-from cli.client.command import command, patient, query
+from cli.client.command import At, command, patient, query
 from cli.client.errors import CliError, Usage
 from cli.client.keys import SshKeys, public_keys
 from cli.client.session import Output, Session, note
@@ -171,9 +171,10 @@ def list_(
     name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
     node: Annotated[str | None, typer.Option(help="Only those on this node.")] = None,
     label: Annotated[str | None, typer.Option(metavar="KEY[=VALUE]", help="Only those with such a label.")] = None,
+    at: At = None,
 ) -> None:
     """List the VMs of a project, without deleted ones."""
-    wanted = {"phase": phase, "tag": tag, "label": label, "name": name, "node": node}
+    wanted = {"phase": phase, "tag": tag, "label": label, "name": name, "node": node, "at": at}
     output.listing(session, session.api.pages(path("projects", session.project, "vms"), wanted), COLUMNS)
 
 
@@ -181,7 +182,7 @@ def list_(
 def show(
     session: Session,
     vm: Name,
-    at: Annotated[str | None, typer.Option(help="As it was at a log position or an RFC 3339 time.")] = None,
+    at: At = None,
 ) -> None:
     """Show a VM as it is now, or as it was at a time in the past."""
     state = session.api.get(path("projects", session.project, "vms", find(session, vm)), {"at": at})

@@ -78,6 +78,11 @@ class Directory:
         """Seconds since it was last sure to have read everything; None if it never was."""
         return None if self._complete_at is None else max(0.0, self.clock() - self._complete_at)
 
+    @property
+    def projects(self) -> int:
+        """The position of the last event of a project that it has read."""
+        return self._positions[PROJECT.name]
+
     def judge(self) -> None:
         """Raises Problem (503) while it cannot be sure to have read everything."""
         behind = self.behind

@@ -116,6 +116,9 @@ def filters_of(request: Request) -> dict[str, Any]:
     filters["kind"] = kind
     filters["type"] = SHORT.get(type_, type_) if type_ else None
     filters |= bound(request, "from") | bound(request, "to")
+    for name, value in bound(request, "at").items():  # the log as it was: it ended there
+        limit = f"to_{name.removeprefix('at_')}"
+        filters[limit] = min(value, filters.get(limit, value))
     return {name: value for name, value in filters.items() if value is not None}
 
 

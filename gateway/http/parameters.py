@@ -317,3 +317,5 @@ class Judge:
                 _JUDGES.get(name, partial(word, name=name))(request)
             elif text not in words:
                 raise invalid_parameter(name, f"has to be one of {', '.join(words)}")
+        if "at" in request.query_params and "wait" in request.query_params:
+            raise invalid_parameter("wait", "cannot be given together with at: what has passed does not change")

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from eventstore.log.store import Unavailable
 from eventstore.parking.parking import NotParked
 from projections.database import ReadModelsUnavailable
+from projections.past.queries import NotReached
 from runtime.text.explained import errors_in, explained
 
 Errors = Sequence[tuple[str, str]]
@@ -80,6 +81,8 @@ def of(error: Exception) -> Problem | None:
             return invalid_body(error)
         case NotParked():
             return Problem(404, "parked_not_found", f"no message is parked as {error}", [("key", "not found")])
+        case NotReached():
+            return Problem(503, "position_not_reached", f"{error}; try again")
         case ReadModelsUnavailable():
             return Problem(503, "read_models_unavailable", "the read models cannot be queried now; try again")
         case Unavailable() | NatsError():

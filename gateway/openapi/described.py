@@ -57,7 +57,7 @@ PATH: dict[str, Schema] = {
 
 #: Query parameters, by their name. `parameters.Judge` checks them.
 QUERY: dict[str, tuple[Schema, str]] = {
-    "at": (MOMENT, "a log position or an RFC 3339 time, up to now: the resource as it was at that moment"),
+    "at": (MOMENT, "a log position or an RFC 3339 time, up to now: what is asked for as it was at that moment"),
     "min_position": (
         POSITION,
         "wait (at most 5 s) until the answer reflects this log position, which the log must have reached",

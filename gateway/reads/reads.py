@@ -1,7 +1,6 @@
-"""Reads of one resource or a page of resources, from the projections' rows; a VM also as it was at an earlier time."""
+"""Reads of one resource or a page of resources, from the projections' rows: now, or with `at` as they were."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
@@ -14,20 +13,20 @@ from domain.kind import SYSTEM, Scope
 from domain.operation import Status
 from domain.spellings import architecture, lower
 from domain.vm import Phase
-from eventstore.log.envelope import Recorded, Ref
-from eventstore.log.judge import evolved
-from eventstore.log.store import is_up_to
+from eventstore.log.envelope import Ref
 from gateway.http import parameters
 from gateway.http.parameters import not_found, path_id
 from gateway.http.problems import Problem
-from gateway.reads import waiting
-from gateway.state import Gateway, mine, reflects, rows_reflect
+from gateway.reads import moments, past, waiting
+from gateway.reads.moments import At
+from gateway.state import Gateway, mine, rows_reflect
 from gateway.writes import ANY
 from projections import aggregates, nodes, operation_rows, pages, times
 from projections.aggregates import Aggregates, Found
 from projections.books import TABLES
 from projections.images import IMAGES
 from projections.nodes import NODES
+from projections.past import queries
 from projections.projects import PROJECTS
 from projections.tokens import TOKENS
 from projections.vms import VMS
@@ -38,6 +37,11 @@ S = TypeVar("S")
 
 def answer(body: object, headers: Mapping[str, str] | None = None) -> Response:
     return Response(to_json(body), 200, headers, "application/json")
+
+
+def as_json(text: str | bytes) -> Response:
+    """An answer that is JSON already."""
+    return Response(text, 200, media_type="application/json")
 
 
 # ── one ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -77,6 +81,9 @@ async def one(gateway: Gateway, request: Request, kind: str) -> Response:
     table = TABLES[kind]
     project = path_id(request, "project") if table.of.scope is Scope.PROJECT else SYSTEM
     ref = Ref(table.of.project_of(project, id_), kind, id_)
+    at = await moments.asked(gateway, request)
+    if at is not None:
+        return as_json((await past.living(gateway, request, table, ref, at)).text)
     found: Found[Any] = await living(gateway, request, table, ref)
     return answer(shown(gateway, table, table.shown(found)))
 
@@ -103,44 +110,20 @@ def with_heartbeat(gateway: Gateway, id_: str, text: str) -> str:
 
 
 async def vm(gateway: Gateway, request: Request) -> Response:
-    """A VM, now or at an earlier time."""
+    """A VM, now or at an earlier time, when it may be deleted."""
     ref = Ref(path_id(request, "project"), "vm", path_id(request, "vm"))
-    at = parameters.moment(request, "at")
+    at = await moments.asked(gateway, request)
     if at is not None:
-        return await past(gateway, request, ref, at)
+        return as_json((await past.known(gateway, request, VMS, ref, at)).text)
     return answer(VMS.shown(await living(gateway, request, VMS, ref)))
 
 
-async def past(gateway: Gateway, request: Request, ref: Ref, at: int | datetime) -> Response:
-    """A VM after its last event up to a position or a time."""
-    state, last = await as_it_was(gateway, VMS, ref, at)
-    reflects(request, last.position)
-    return answer(VMS.render(state, last.version, last.position))
-
-
-async def as_it_was(gateway: Gateway, table: Aggregates[S, Any], ref: Ref, at: int | datetime) -> tuple[S, Recorded]:
-    """A resource after the last of its events up to a position or a time, folded from the log itself; and that event.
-
-    The resource may be deleted. Raises Problem (404) if it did not exist yet.
-    """
-    history = await gateway.store.history(ref, fresh=True)
-    state: S | None = None
-    last = None
-    for recorded in history:
-        if not is_up_to(recorded, at):
-            break
-        state, _ = evolved(table.of.evolve, state, recorded.event)
-        last = recorded
-    if state is None or last is None:
-        first = f"its first event is at position {history[0].position}" if history else "it has no events"
-        detail = f"there was no {table.of.title} {ref.id} at that time: {first}"
-        raise Problem(404, f"{table.kind}_not_found", detail, [("at", "too early")])
-    return state, last
-
-
 async def operation(gateway: Gateway, request: Request) -> Response:
-    """An operation. With `wait`, answers when it has ended, or after that time."""
+    """An operation. With `wait`, answers when it has ended, or after that time; with `at`, as it was."""
     id_ = path_id(request, "operation")
+    at = await moments.asked(gateway, request)
+    if at is not None:
+        return await operation_then(gateway, request, id_, at)
     seconds = parameters.wait(request)
     await gateway.fresh(request, id_, kind=ANY, patience=seconds)  # another command of the caller may have ended it
     seen = mine(request, OPERATION_READ)
@@ -155,6 +138,17 @@ async def operation(gateway: Gateway, request: Request) -> Response:
         later, position = await waiting.ended(gateway, id_, seconds)
         rows_reflect(request, position)
         found = later or found
+    return answer(found)
+
+
+async def operation_then(gateway: Gateway, request: Request, id_: str, at: At) -> Response:
+    """An operation as it was. Raises Problem (404) if it was not accepted yet."""
+    position = await past.ready(gateway, request, at)
+    seen = past.shown_of(await past.begins(gateway, request, OPERATION_READ, position))
+    found = await queries.operation(gateway.past.pool, id_, position, mine=seen)
+    rows_reflect(request, position)
+    if found is None:
+        raise Problem(404, "operation_not_found", f"there was no operation {id_} then", [("at", "too early")])
     return answer(found)
 
 
@@ -178,18 +172,23 @@ async def many(gateway: Gateway, request: Request, kind: str, filters: Mapping[s
     """A page of resources of a kind."""
     table = TABLES[kind]
     after, limit = await page_key(gateway, request, table.table) or 0, parameters.limit(request)
-    await gateway.fresh(request, kind=kind)
-    found = await pages.matching(gateway.pool, table, filters, after, limit, mine=mine(request, table.of.readable_by))
+    at, seen = await moments.asked(gateway, request), mine(request, table.of.readable_by)
+    if at is None:
+        await gateway.fresh(request, kind=kind)
+        found = await pages.matching(gateway.pool, table, filters, after, limit, mine=seen)
+    else:
+        found = await past.page(gateway, request, table, filters, at)
     texts = found.texts
-    if table is NODES:
+    if at is not None:
+        pass  # as they were, without what only this gateway knows
+    elif table is NODES:
         texts = [with_heartbeat(gateway, id_, text) for id_, text in zip(found.ids, texts, strict=True)]
     elif table is TOKENS:
         items = [shown(gateway, table, item) for item in found.items]
         return listed(request, table.table, items, found.next, found.position)
     rows_reflect(request, found.position)
     rest = to_json({"next_page_token": parameters.token(request, table.table, found.next), "position": found.position})
-    text = f'{{"items":[{",".join(texts)}],'.encode() + rest[1:]
-    return Response(text, 200, media_type="application/json")
+    return as_json(f'{{"items":[{",".join(texts)}],'.encode() + rest[1:])
 
 
 async def projects(gateway: Gateway, request: Request) -> Response:
@@ -202,8 +201,17 @@ async def all_of(gateway: Gateway, request: Request, kind: str) -> Response:
     filters = {name: parameters.word(request, name) for name in table.filters}
     if table.of.scope is Scope.PROJECT:
         project = filters["project"] = path_id(request, "project")
-        await living(gateway, request, PROJECTS, Ref(project, "project", project))
+        await inside(gateway, request, project)
     return await many(gateway, request, kind, filters)
+
+
+async def inside(gateway: Gateway, request: Request, project: str) -> None:
+    """Look up the project of a list. Raises Problem: 404, 410."""
+    ref, at = Ref(project, "project", project), await moments.asked(gateway, request)
+    if at is None:
+        await living(gateway, request, PROJECTS, ref)
+    else:
+        await past.living(gateway, request, PROJECTS, ref, at)
 
 
 async def images(gateway: Gateway, request: Request) -> Response:
@@ -226,10 +234,14 @@ def spelled(request: Request, name: str, spelling: Callable[[str], str]) -> str 
 async def image(gateway: Gateway, request: Request) -> Response:
     """An image. With `project`: 404 for an image of another project."""
     id_, project = path_id(request, "image"), parameters.word(request, "project")
-    found = await living(gateway, request, IMAGES, Ref(subjects.SYSTEM, "image", id_))
-    if project is not None and not found.state.visible(project):
+    ref, at = Ref(subjects.SYSTEM, "image", id_), await moments.asked(gateway, request)
+    if at is not None:
+        view = from_json((await past.living(gateway, request, IMAGES, ref, at)).text)
+    else:
+        view = IMAGES.shown(await living(gateway, request, IMAGES, ref))
+    if project is not None and view["project"] not in (None, project):
         raise not_found("image", id_)
-    return answer(IMAGES.shown(found))
+    return answer(view)
 
 
 async def vm_list(gateway: Gateway, request: Request) -> Response:
@@ -242,7 +254,7 @@ async def vm_list(gateway: Gateway, request: Request) -> Response:
         **{name: parameters.word(request, name) for name in ("tag", "name", "node")},
     }
     await page_key(gateway, request, VMS.table)  # checked before the project is looked up
-    await living(gateway, request, PROJECTS, Ref(project, "project", project))
+    await inside(gateway, request, project)
     return await many(gateway, request, "vm", filters)
 
 
@@ -253,6 +265,14 @@ async def operations(gateway: Gateway, request: Request) -> Response:
         **{name: parameters.word(request, name) for name in ("project", "vm", "kind")},
     }
     before, limit = await page_key(gateway, request, "operations"), parameters.limit(request)
+    at = await moments.asked(gateway, request)
+    if at is not None:
+        position = await past.ready(gateway, request, at)
+        seen = past.shown_of(await past.begins(gateway, request, OPERATION_READ, position))
+        items, following, position = await queries.operations(
+            gateway.past.pool, filters, position, before, limit, mine=seen
+        )
+        return listed(request, "operations", items, following, position)
     await gateway.fresh(request, kind=ANY)
     items, following, position = await operation_rows.page(
         gateway.pool, filters, before, limit, mine=mine(request, OPERATION_READ)

@@ -4,8 +4,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from eventstore.log.envelope import Ref
-from gateway.http import parameters, problems
-from gateway.reads import reads
+from gateway.http import parameters
+from gateway.reads import moments, past, reads
 from gateway.state import Gateway, rows_reflect
 from projections import usage as rows
 from projections.projects import PROJECTS
@@ -14,16 +14,14 @@ from projections.projects import PROJECTS
 async def usage(gateway: Gateway, request: Request) -> Response:
     """The usage of a project now, or with `at` at an earlier time. Raises Problem: 404, 410."""
     project = parameters.path_id(request, "project")
-    at, ref = parameters.moment(request, "at"), Ref(project, "project", project)
+    at, ref = await moments.asked(gateway, request), Ref(project, "project", project)
     if at is None:
         await reads.living(gateway, request, PROJECTS, ref)
         await gateway.fresh(request, kind="vm")
         found = await rows.now(gateway.pool, project)
     else:
-        state, last = await reads.as_it_was(gateway, PROJECTS, ref, at)
-        if state.deleted:
-            raise problems.Problem(410, "project_deleted", f"project {project} was deleted at position {last.position}")
+        then = await past.living(gateway, request, PROJECTS, ref, at)
         await gateway.caught_up()  # (the answer has an earlier position)
-        found = await rows.as_of(gateway.pool, project, at, last.position)
+        found = await rows.as_of(gateway.pool, project, at.bound, then.position)
     rows_reflect(request, found["position"])
     return reads.answer(found)

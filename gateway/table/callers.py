@@ -5,14 +5,14 @@ from gateway import session
 from gateway.reads import login, me, tokens
 from gateway.reads.read import Read
 from gateway.session import SessionView
-from gateway.table.parameters import FRESH, PAGED
+from gateway.table.parameters import PAGED, PAST
 from projections.tokens import TokenView
 
 SESSION = "/v1/session"
 
 READS = (
     Read("/v1/tokens", SELF, tokens.many, "Tokens", ("principal", *PAGED), TokenView, listed=True),
-    Read("/v1/tokens/{token}", SELF, tokens.one, "A token", FRESH, TokenView),
+    Read("/v1/tokens/{token}", SELF, tokens.one, "A token", PAST, TokenView),
     Read("/v1/me", SELF, me.me, "The caller, and its roles", (), me.MeView),
     Read(SESSION, SELF, session.current, "The session of this browser", (), SessionView, statuses=(404,)),
     Read(

@@ -12,7 +12,15 @@ SEARCH = (
 MARKS = ("from", "to", "buckets", "project", "vm", *FRESH)
 
 READS = (
-    Read("/v1/events", EVENT_READ, audit.search, "The log, searched", (*SEARCH, *PAGED), audit.EventView, listed=True),
+    Read(
+        "/v1/events",
+        EVENT_READ,
+        audit.search,
+        "The log, searched",
+        (*SEARCH, *PAGED),
+        audit.EventView,
+        listed=True,
+    ),
     Read(
         "/v1/events/{event}",
         EVENT_READ,

@@ -8,7 +8,7 @@ from gateway.commands.accepted import VIEWS
 from gateway.commands.actions import collection, item
 from gateway.reads import reads
 from gateway.reads.read import Read
-from gateway.table.parameters import FRESH, PAGED
+from gateway.table.parameters import PAGED, PAST
 from projections.books import TABLES
 
 
@@ -21,5 +21,5 @@ def reads_of(kind: Kind[Any, Any]) -> tuple[Read, Read]:
     title = f"{kind.titles[0].upper()}{kind.titles[1:]}"
     return (
         Read(collection(kind), kind.readable_by, listed, title, (*filters, *PAGED), view, listed=True),
-        Read(item(kind), kind.readable_by, of_kind, f"A {kind.title}", FRESH, view),
+        Read(item(kind), kind.readable_by, of_kind, f"A {kind.title}", PAST, view),
     )

@@ -3,13 +3,11 @@
 from domain.access import OPERATION_READ
 from gateway.reads import reads
 from gateway.reads.read import Read
-from gateway.table.parameters import FRESH, PAGED
+from gateway.table.parameters import PAGED, PAST
 from projections.operation_rows import OperationView
 
 READS = (
-    Read(
-        "/v1/operations/{operation}", OPERATION_READ, reads.operation, "An operation", ("wait", *FRESH), OperationView
-    ),
+    Read("/v1/operations/{operation}", OPERATION_READ, reads.operation, "An operation", ("wait", *PAST), OperationView),
     Read(
         "/v1/operations",
         OPERATION_READ,

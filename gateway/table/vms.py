@@ -8,7 +8,7 @@ from gateway.guests import agent, console_log, tunnels, usage
 from gateway.openapi.statuses import OF_A_QUESTION, OF_A_WEBSOCKET
 from gateway.reads import reads
 from gateway.reads.read import Read
-from gateway.table.parameters import FEED, FRESH, PAGED
+from gateway.table.parameters import FEED, FRESH, PAGED, PAST
 from projections.vms import VmView
 
 VMS = "/v1/projects/{project}/vms"
@@ -20,7 +20,7 @@ CONSOLE_LOG = ("bytes", "cursor", "wait", *FRESH)
 TUNNELS = {CONSOLE: ("force", *FRESH), VNC: FRESH}
 
 READS = (
-    Read(f"{VMS}/{{vm}}", VM_READ, reads.vm, "A VM, now or at an earlier time", ("at", *FRESH), VmView),
+    Read(f"{VMS}/{{vm}}", VM_READ, reads.vm, "A VM, now or at an earlier time", PAST, VmView),
     Read(VMS, VM_READ, reads.vm_list, "VMs", ("phase", "tag", "label", "name", "node", *PAGED), VmView, listed=True),
     Read(
         f"{VMS}/{{vm}}/verbs",

@@ -5,7 +5,7 @@ yet, and every function raises ReadModelsUnavailable while Postgres cannot be as
 `mine`: only rows that belonged to one of these projects then; None: all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -226,6 +226,31 @@ async def changed(
     firsts = {Ref(row["project"], row["kind"], row["id"]): int(row["position"]) for row in found.rows}
     before, then = await _many(pool, firsts, first), await _many(pool, firsts, last)
     return [Changed(ref, position, before.get(ref), then.get(ref)) for ref, position in firsts.items()]
+
+
+async def newest(pool: Pool) -> datetime | None:
+    """The time of the last message that the past has; None if it has none."""
+    found = await fetch(pool, "SELECT time FROM moments ORDER BY position DESC LIMIT 1", {})
+    return found.row["time"] if found.row is not None else None
+
+
+async def begins(pool: Pool, projects: Collection[str], position: int) -> dict[str, int]:
+    """The positions at which the present projects of these ids were created. Those that do not exist are left out.
+
+    An id may have belonged to another project before. The past has to be at `position`: raises NotReached.
+    """
+    name = name_of(PROJECTS)
+    found = await fetch(
+        pool,
+        f"""SELECT v.id, min(v.position) AS begins FROM {name} v
+            WHERE v.project = ANY(%(ids)s) AND v.id = v.project AND v.position > coalesce(
+                (SELECT max(d.position) FROM {name} d WHERE d.project = v.project AND d.id = v.id AND d.deleted), 0)
+            GROUP BY v.id""",  # noqa: S608
+        {"ids": sorted(projects)},
+        order="id",
+    )
+    _reached(found, position)
+    return {row["id"]: int(row["begins"]) for row in found.rows}
 
 
 async def begun(pool: Pool, project: str) -> int:

@@ -339,7 +339,8 @@ class Platform:
                 return self.page([*self.projects.values()], path, query)
             case "projects/{project}/vms":
                 self.project(ids["project"])
-                mine = [vm for vm in self.vms.values() if vm["project"] == ids["project"] and matches(vm, query)]
+                there = self.vms if "at" not in query else self.then(int(query["at"]))
+                mine = [vm for vm in there.values() if vm["project"] == ids["project"] and matches(vm, query)]
                 return self.page([vm for vm in mine if vm["phase"] != "deleted"], path, query)
             case "projects/{project}/vms/{vm}":
                 return self.one_vm(self.vm(ids["project"], ids["vm"]), query)
@@ -362,7 +363,10 @@ class Platform:
                 return Answer(op, len(self.events))
             case "events":
                 self.greet(query)
-                mine = [e for e in self.events if e["position"] > int(query.get("after", 0)) and concerns(e, query)]
+                last = int(query.get("at", len(self.events)))
+                mine = [
+                    e for e in self.events[:last] if e["position"] > int(query.get("after", 0)) and concerns(e, query)
+                ]
                 said = [{**e, "words": e["type"], "why": None} for e in mine]  # no digest covers these
                 return self.page(said[::-1] if query.get("order") == "desc" else said, path, query)
         raise self.unknown(f"GET {template}")
@@ -399,6 +403,10 @@ class Platform:
             raise Problem(404, "vm_not_found", f"there was no VM {vm['id']} at that time", [("at", "too early")])
         return Answer(then[-1], then[-1]["position"])
 
+    def then(self, at: int) -> dict[str, Document]:
+        """The VMs as they were at a position, by their ids."""
+        return {vm["id"]: vm for position, vm in sorted(self.past.items()) if position <= at}
+
     def page(self, items: list[Document], path: str, query: Document) -> Answer:
         asked = sorted((name, text) for name, text in query.items() if name not in ("page_token", "limit", "wait"))
         digest = hashlib.sha256(repr((path, asked)).encode()).hexdigest()[:16]
@@ -407,8 +415,9 @@ class Platform:
             raise invalid_parameter("page_token", "is of another list")
         end = int(start) + int(query.get("limit", self.page_size))
         token = f"{end}-{digest}" if len(items) > end else None
-        body = {"items": items[int(start) : end], "next_page_token": token, "position": len(self.events)}
-        return Answer(body, len(self.events))
+        reflected = int(query["at"]) if "at" in query and path.endswith("/vms") else len(self.events)
+        body = {"items": items[int(start) : end], "next_page_token": token, "position": reflected}
+        return Answer(body, reflected)
 
     def feed(self, after: int) -> Iterator[str]:
         """The events behind `after`; where its faults say so, it ends early, or leaves some out."""

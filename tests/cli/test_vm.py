@@ -401,3 +401,16 @@ def test_a_long_series_is_a_line_of_forty_characters() -> None:
     assert (len(rising), rising[0], rising[-1], list(rising)) == (40, "▁", "█", sorted(rising))
     assert bars([None] * 450 + [1.0] * 50, 2.0) == "·" * 36 + "▅" * 4
     assert (bars([]), bars([0.0, 0.0]), bars([9.0], 1.0)) == ("", "▁▁", "█")
+
+
+def test_a_list_as_it_was(nebula: Nebula, platform: Platform) -> None:
+    nebula("vm", "create", "web-1", "--image", "i")
+    before = len(platform.events)
+    nebula("vm", "create", "web-2", "--image", "i")
+    assert "web-2" in nebula("vm", "list").out
+    then = nebula("vm", "list", "--at", str(before))
+    assert "web-1" in then.out and "web-2" not in then.out
+    assert nebula("vm", "list", "--at", "999").status == 1
+    events = nebula("events", "--at", str(before), "-o", "json").out.splitlines()
+    assert len(events) == before
+    assert "either --at or --follow" in nebula("events", "--at", "1", "--follow").err

@@ -129,6 +129,10 @@ async def test_an_operation_ends(side: Side) -> None:
     then = await side.ok("GET", f"{VMS}/{vm['id']}?at={made['position']}")
     assert (then["phase"], then["position"]) == ("requested", made["position"])
     assert await side.refused("GET", f"{VMS}/{vm['id']}?at={made['position'] - 1}") == (404, "vm_not_found")
+    for at, phases in ((made["position"] - 1, []), (made["position"], ["requested"])):
+        listed = await side.ok("GET", f"{VMS}?at={at}&name={vm['name']}")
+        assert [each["phase"] for each in listed["items"] if each["id"] == vm["id"]] == phases
+        assert listed["position"] == at
 
 
 async def test_a_change_is_done_when_it_is_accepted(side: Side) -> None:

@@ -154,6 +154,8 @@ class World:
                 del case.query[name]
             elif name == "wait":
                 case.query[name] = "0.01s"
+        if "wait" in case.query:
+            case.query.pop("at", None)
         if "after" in case.query and case.path.endswith("/feed"):
             case.query.pop("from", None)
         if case.headers and "Last-Event-ID" in case.headers:

@@ -39,6 +39,28 @@ export const FRESH = [
 
 /** Reads that take `at`. */
 export const TRAVELS = [
+  /^\/v1\/enrollments$/,
+  /^\/v1\/enrollments\/[^\/]+$/,
+  /^\/v1\/events$/,
+  /^\/v1\/flavors$/,
+  /^\/v1\/flavors\/[^\/]+$/,
+  /^\/v1\/images$/,
+  /^\/v1\/images\/[^\/]+$/,
+  /^\/v1\/nodes$/,
+  /^\/v1\/nodes\/[^\/]+$/,
+  /^\/v1\/operations$/,
+  /^\/v1\/operations\/[^\/]+$/,
+  /^\/v1\/projects$/,
+  /^\/v1\/projects\/[^\/]+$/,
   /^\/v1\/projects\/[^\/]+\/usage$/,
+  /^\/v1\/projects\/[^\/]+\/vms$/,
   /^\/v1\/projects\/[^\/]+\/vms\/[^\/]+$/,
+  /^\/v1\/service-accounts$/,
+  /^\/v1\/service-accounts\/[^\/]+$/,
+  /^\/v1\/tags$/,
+  /^\/v1\/tags\/[^\/]+$/,
+  /^\/v1\/tokens$/,
+  /^\/v1\/tokens\/[^\/]+$/,
+  /^\/v1\/users$/,
+  /^\/v1\/users\/[^\/]+$/,
 ];
