@@ -12,6 +12,7 @@ from eventstore.log.store import EventStore
 from eventstore.parking.parking import Parking
 from gateway.access import pepper
 from gateway.access.addresses import networks
+from gateway.access.attempts import Attempts
 from gateway.access.auth import Authentication
 from gateway.access.directory import Directory
 from gateway.access.identity import Source
@@ -98,6 +99,7 @@ async def opened(settings: GatewaySettings) -> AsyncIterator[Gateway]:
         roles=Roles(heartbeats.malformed),
         sites=served(settings.http_host, settings.http_names, settings.http_origins, only_local=not access.needed),
         sessions=Sessions(keys.of_sessions(), by_tls),
+        attempts=Attempts(keys.of_sessions(), by_tls),
         headers=SecurityHeaders(by_tls),
         event_keys=event_keys,
         authority=settings.tls_ca.read_bytes() if settings.tls_ca is not None else None,

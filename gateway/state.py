@@ -1,7 +1,8 @@
 """The state of a running gateway, and how its reads wait for earlier writes."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from domain.access import Permission
 from eventstore.log.keyring import Keyring
 from eventstore.log.store import EventStore
+from gateway.access.attempts import Attempts, IssuerSilent
 from gateway.access.auth import Authentication
 from gateway.access.directory import Directory
 from gateway.access.identity import Identity
@@ -93,6 +95,7 @@ class Gateway:
     roles: Roles
     sites: Sites
     sessions: Sessions
+    attempts: Attempts
     headers: SecurityHeaders
     event_keys: Keyring
     #: the certificate (PEM) of the platform's authority
@@ -127,6 +130,17 @@ class Gateway:
         ending = asyncio.create_task(tasks.end([task]))
         self.background.add(ending)
         ending.add_done_callback(self.background.discard)
+
+    def end_at_issuer(self, revoking: Coroutine[Any, Any, None]) -> None:
+        """Revoke a refresh token without waiting for it: the session has ended here, whatever the issuer says."""
+
+        async def revoke() -> None:
+            with suppress(IssuerSilent):
+                await revoking
+
+        task = asyncio.create_task(revoke())
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
 
     async def judge(self, request: Request, names: Iterable[str]) -> None:
         """Refuse positions and times that the log has not reached, before the resource is looked up.

@@ -111,6 +111,8 @@ LONGEST = (
     "bus_accounts/test_matrix.py",
     "eventstore/test_follow.py",
     "gateway/test_oidc.py",
+    "gateway/test_code_login.py",
+    "console/test_oidc_page.py",
     "node_daemon/test_faults.py",
     "attacks/test_data_source.py",
     "gateway/test_health.py",

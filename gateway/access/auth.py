@@ -13,7 +13,9 @@ from gateway.http.problems import Problem
 from runtime.tasks.tasks import end
 
 #: Paths that need no token.
-OPEN = frozenset({"/healthz", "/v1/ca", "/v1/join", "/v1/login", "/v1/openapi.json"})
+OPEN = frozenset(
+    {"/healthz", "/v1/ca", "/v1/join", "/v1/login", "/v1/login/begin", "/v1/login/done", "/v1/openapi.json"}
+)
 #: Those of them that show more to a caller with a token.
 MORE_WITH_TOKEN = frozenset({"/healthz"})
 #: Seconds between two looks at all callers with open feeds and connections, in addition to those after each change.

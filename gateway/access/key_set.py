@@ -140,19 +140,32 @@ class KeySet:
         return tuple(key for each in listed if (key := _usable(each)) is not None)
 
 
-async def _document(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """A JSON object. Raises ValueError, and the errors of httpx."""
-    async with http.stream("GET", url, headers={"Accept": "application/json", "Accept-Encoding": "identity"}) as answer:
-        if answer.status_code != 200:
-            raise ValueError(f"{url} answered {answer.status_code}")
+async def document(http: httpx.AsyncClient, url: str, form: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON object of an answer, to a GET, or to a POST of a form.
+
+    Raises ValueError, and the errors of httpx.
+    """
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    async with http.stream("GET" if form is None else "POST", url, headers=headers, data=form) as answer:
         body = bytearray()
         async for chunk in answer.aiter_raw():
             body += chunk
             if len(body) > MOST_BYTES:
                 raise ValueError(f"{url} answered more than {MOST_BYTES} bytes")
-    found = json.loads(bytes(body))
+    try:
+        found = json.loads(bytes(body or b"{}"))
+    except ValueError as error:
+        raise ValueError(f"{url} answered {answer.status_code} without an object: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{url} did not answer an object")
+    return answer.status_code, found
+
+
+async def _document(http: httpx.AsyncClient, url: str) -> dict[str, Any]:
+    """A JSON object that has to be there. Raises ValueError, and the errors of httpx."""
+    status, found = await document(http, url)
+    if status != 200:
+        raise ValueError(f"{url} answered {status}")
     return found
 
 

@@ -20,6 +20,7 @@ from jwt.exceptions import (
 from domain.access import Access, Grant
 from gateway.access import claims as judged
 from gateway.access.claims import BadClaim
+from gateway.access.code_login import CodeLogin
 from gateway.access.identity import Identity, unauthorized
 from gateway.access.key_set import ALGORITHMS, IssuerAway, KeySet, PublicKey
 from gateway.access.oidc_login import BadIssuer, OidcLogin
@@ -72,7 +73,13 @@ class Issuer:
     roles: dict[str, frozenset[Grant]]
     key_set: KeySet
     bindings: Bindings = no_bindings
+    #: sign-ins in a browser; None without a client
+    codes: CodeLogin | None = field(init=False, default=None)
     _known: OrderedDict[str, OidcIdentity] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        if (login := self.login()) is not None:
+            self.codes = CodeLogin(login, self.key_set.trust, self.identify)
 
     async def identify(self, token: str) -> Identity | None:
         """The owner of a token; None if it is no JWT. Raises Problem: 401, and 503 while no keys are known."""

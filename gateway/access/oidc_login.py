@@ -10,7 +10,7 @@ class BadIssuer(Exception):
 
 
 class OidcLogin(BaseModel):
-    """How to get a token of the issuer: by the device flow (RFC 8628), for this client."""
+    """How to get a token of the issuer, for this client: by the device flow (RFC 8628), or by `/v1/login/begin`."""
 
     issuer: str
     client_id: str

@@ -6,23 +6,19 @@ A script of the page cannot read the cookie (HttpOnly), and other sites cannot m
 that change something need a second proof, the header `X-CSRF-Token`, which only a page of this site knows.
 
 A gateway remembers the sessions that were ended with `DELETE /v1/session`; another gateway learns of it only when the
-token is revoked. A session lasts at most `SECONDS`.
+token is revoked. A session lasts at most `SECONDS`. One that began at an OIDC issuer has the issuer's refresh token in
+its cookie, if there is room for it: then it can be renewed when its token is about to expire, until `SECONDS` are over.
 """
 
-import base64
 import hashlib
 import hmac
-import json
 import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
+from dataclasses import asdict, dataclass, field, replace
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
+from gateway.access.sealing import Seal, derived, value_of
 from gateway.http.problems import Problem
 
 #: Seconds after which a browser has to send its token again.
@@ -32,8 +28,6 @@ MOST_ENDED = 10_000
 CSRF_HEADER = "X-CSRF-Token"
 #: The methods that change nothing.
 SAFE = frozenset({"GET", "HEAD"})
-_NONCE = 12
-
 
 #: Browsers keep no larger cookie, in bytes.
 MOST_COOKIE = 3800
@@ -45,11 +39,21 @@ class TooLong(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session of a browser: its id, its token, and when it ends (seconds since 1970)."""
+    """A session of a browser: its id, its token, and when it ends (seconds since 1970).
+
+    `refresh`: what the issuer gives a new token for. `last`: when the session ends, however often it is renewed.
+    """
 
     id: str
     token: str
     ends: int
+    refresh: str | None = None
+    last: int | None = None
+
+    @property
+    def renewable(self) -> bool:
+        """Whether a new token would make it longer."""
+        return self.refresh is not None and self.last is not None and self.ends < self.last
 
 
 @dataclass
@@ -69,16 +73,28 @@ class Sessions:
         """The name of the cookie."""
         return "__Host-nebula-session" if self.tls else "nebula-session"
 
-    def begin(self, token: str, ends: float | None = None) -> tuple[Session, str]:
+    def begin(self, token: str, ends: float | None = None, refresh: str | None = None) -> tuple[Session, str]:
         """A new session for a token, and the value of its `Set-Cookie`. `ends`: when the token expires.
 
         Raises TooLong.
         """
-        last = self.now() + SECONDS
-        session = Session(os.urandom(16).hex(), token, int(min(last, ends or last)))
+        last = int(self.now() + SECONDS)
+        begun = Session(os.urandom(16).hex(), token, int(min(last, ends or last)))
+        return self._kept(begun if refresh is None else replace(begun, refresh=refresh, last=last))
+
+    def renew(self, session: Session, token: str, ends: float | None, refresh: str | None) -> tuple[Session, str]:
+        """The same session with a new token, and the value of its `Set-Cookie`. Raises TooLong."""
+        last = session.last or session.ends
+        return self._kept(replace(session, token=token, ends=int(min(last, ends or last)), refresh=refresh))
+
+    def _kept(self, session: Session) -> tuple[Session, str]:
+        """A session as it fits into a cookie: a refresh token that is too long is left out. Raises TooLong."""
         sealed = self._sealed(session)
+        if len(sealed) > MOST_COOKIE and session.refresh is not None:
+            return self._kept(replace(session, refresh=None, last=None))
         if len(sealed) > MOST_COOKIE:
-            raise TooLong(f"a token of {len(token)} bytes does not fit into a cookie; use a token of this platform")
+            text = f"a token of {len(session.token)} bytes does not fit into a cookie; use a token of this platform"
+            raise TooLong(text)
         return session, self._set_cookie(sealed, session.ends - int(self.now()))
 
     def end(self, session: Session) -> str:
@@ -90,19 +106,18 @@ class Sessions:
 
     def csrf(self, session: Session) -> str:
         """The second proof for calls of this session that change something."""
-        return hmac.digest(self._derived(b"csrf"), session.id.encode(), hashlib.sha256).hex()
+        return hmac.digest(derived(self.key, b"csrf"), session.id.encode(), hashlib.sha256).hex()
 
     def offered(self, cookies: str | None) -> Session | None:
         """The session of a `Cookie` header; None if it names none, or one that is over."""
         try:
-            found = SimpleCookie(cookies or "").get(self.name)
-            if found is None or not found.value:
-                return None
-            raw = base64.urlsafe_b64decode(found.value + "=" * (-len(found.value) % 4))
-            session = Session(**json.loads(AESGCM(self._derived(b"seal")).decrypt(raw[:_NONCE], raw[_NONCE:], b"")))
-        except (CookieError, ValueError, InvalidTag):
+            sealed = value_of(cookies, self.name)
+            session = Session(**Seal(self.key, b"seal").open(sealed)) if sealed is not None else None
+        except (ValueError, TypeError):  # (a later version may keep more in it)
             return None
-        return session if session.ends > self.now() and session.id not in self._ended else None
+        if session is None or session.ends <= self.now() or session.id in self._ended:
+            return None
+        return session
 
     def judge(self, session: Session, method: str, proof: str | None, origin: str | None) -> None:
         """Whether a call may use the cookie alone. `method`: empty for a WebSocket. Raises Problem (403).
@@ -116,13 +131,8 @@ class Sessions:
             raise Problem(403, "csrf_token_missing", detail)
 
     def _sealed(self, session: Session) -> str:
-        nonce = os.urandom(_NONCE)
-        text = json.dumps({"id": session.id, "token": session.token, "ends": session.ends}).encode()
-        sealed = nonce + AESGCM(self._derived(b"seal")).encrypt(nonce, text, b"")
-        return base64.urlsafe_b64encode(sealed).decode().rstrip("=")
-
-    def _derived(self, purpose: bytes) -> bytes:
-        return hmac.digest(self.key, b"nebula session " + purpose, hashlib.sha256)
+        values = {name: value for name, value in asdict(session).items() if value is not None}
+        return Seal(self.key, b"seal").close(values)
 
     def _set_cookie(self, value: str, seconds: int) -> str:
         parts = [f"{self.name}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly", "SameSite=Strict"]

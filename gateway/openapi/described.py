@@ -31,6 +31,7 @@ POSITION: Schema = {"type": "integer", "minimum": 0, "maximum": parameters.MOST_
 TIME: Schema = {"type": "string", "format": "date-time"}
 MOMENT: Schema = {"anyOf": [POSITION, TIME]}
 SECONDS: Schema = {"type": "string", "pattern": r"^(60(\.0{1,6})?|[0-5]?[0-9](\.[0-9]{1,6})?)s?$"}
+TEXT: Schema = {"type": "string"}
 LABEL: Schema = {
     "type": "string",
     "pattern": LABELS_SCHEMA["propertyNames"]["pattern"][:-1]
@@ -95,6 +96,10 @@ QUERY: dict[str, tuple[Schema, str]] = {
         {"type": "integer", "minimum": 1, "maximum": parameters.MOST_BUCKETS},
         f"maximum number of ranges ({parameters.MOST_BUCKETS})",
     ),
+    "page": (TEXT, "a page of the console to come back to, such as /console/projects/web/vms"),
+    "code": (TEXT, "what the issuer gives the token for"),
+    "state": (TEXT, "what the issuer got at the beginning"),
+    "error": (TEXT, "why the issuer gives no token"),
     "id": (VISIBLE, "events of the resource with this id, of any kind"),
     "request": (VISIBLE, "events of the call with this X-Request-Id"),
     "type": (VISIBLE, "an event type, such as VmStarted"),

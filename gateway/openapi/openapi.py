@@ -73,7 +73,12 @@ def described_read(read: Read, schemas: dict[str, Any]) -> dict[str, Any]:
         "parameters": parameters,
         "responses": refusals(statuses.of_a_read(read.path, read.permission, read.method, read.statuses)),
     }
-    if 426 not in read.statuses:
+    if read.redirects:
+        operation["responses"]["302"] = {
+            "description": "another page: at the issuer, or of the console",
+            "headers": {**described.ECHOED, "Location": described.header({"type": "string"}, "its address")},
+        }
+    elif 426 not in read.statuses:
         operation["responses"]["200"] = {
             "description": "the requested resource",
             "headers": headers,

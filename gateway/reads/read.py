@@ -19,7 +19,8 @@ class Read:
     """A call that is not a command: its path, permission, function, parameters, and the type of its answer.
 
     `statuses`: statuses of refusals, in addition to those of every call. `unavailable`: the type of its answer with
-    503, if that is not a problem document.
+    503, if that is not a problem document. `redirects`: it leads a browser elsewhere, and another site
+    may have made its query: its function judges that.
     """
 
     path: str
@@ -33,3 +34,4 @@ class Read:
     body: type[BaseModel] | None = None
     statuses: tuple[int, ...] = ()
     unavailable: Any = None
+    redirects: bool = False

@@ -2,7 +2,7 @@
 
 from domain.access import OPEN, SELF
 from gateway import session
-from gateway.reads import login, me, tokens
+from gateway.reads import login, me, sign_in, tokens
 from gateway.reads.read import Read
 from gateway.session import SessionView
 from gateway.table.parameters import PAGED, PAST
@@ -35,5 +35,31 @@ READS = (
         method="DELETE",
         statuses=(404,),
     ),
+    Read(
+        f"{SESSION}/renew",
+        SELF,
+        session.renew,
+        "Make the session of this browser longer, by a new token of the issuer",
+        (),
+        SessionView,
+        method="POST",
+        statuses=(404, 409, 422),
+    ),
     Read("/v1/login", OPEN, login.login, "How to log in", (), login.LoginView),
+    Read(
+        "/v1/login/begin",
+        OPEN,
+        sign_in.begin,
+        "Sign in at the issuer, in a browser",
+        ("page",),
+        redirects=True,
+    ),
+    Read(
+        "/v1/login/done",
+        OPEN,
+        sign_in.done,
+        "Back from the issuer: begin a session",
+        ("code", "state", "error"),
+        redirects=True,
+    ),
 )

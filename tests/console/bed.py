@@ -8,6 +8,7 @@ script, or something that the content security policy refused.
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -120,10 +121,12 @@ class Bed:
         """Stop the gateway that pages are of."""
         await self.cloud.stop(GATEWAY)
 
-    async def start_gateway(self) -> None:
+    async def start_gateway(self, **settings: Any) -> None:
+        """Start it, with these settings besides its usual ones."""
         port = self.url.rpartition(":")[2]
         with_tokens = {"NEBULA_AUTH": "tokens", "NEBULA_TOKENS_FILE": str(self.tokens), "NEBULA_HTTP_PORT": port}
-        await self.cloud.start("gateway", name=GATEWAY, **with_tokens, NEBULA_REFUSALS_PER_MINUTE="100000")
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in settings.items()}
+        await self.cloud.start("gateway", name=GATEWAY, **with_tokens, NEBULA_REFUSALS_PER_MINUTE="100000", **texts)
 
     async def clean(self) -> None:
         """No VMs in the project `default`, and no token but that of `admin`, whatever a test has left."""

@@ -271,7 +271,7 @@ async def outcome(world: World, who: str, a: Try) -> str:
     answer = await world.call(who, a.call.method, a.path, a.body if sends else None, **websocket)
     status = answer.status_code
     assert status < 500 and status != 401, (who, str(a), answer.text)
-    code = "" if status < 300 else answer.json()["code"]
+    code = "" if status < 400 else answer.json()["code"]
     if code == "forbidden":
         assert status == 403
         return "forbidden"

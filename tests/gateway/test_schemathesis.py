@@ -67,12 +67,18 @@ SETTINGS = settings(
 FEW = settings(SETTINGS, max_examples=4)
 
 
+#: They lead a browser elsewhere, whatever it sends: tests/gateway/test_code_login.py.
+LEADING = ("/v1/login/begin", "/v1/login/done")
+
+
 def schema(phase: str) -> schemathesis.BaseSchema:
     """What the API says of itself, for one phase."""
     phases = {name: {"enabled": name == phase} for name in ("examples", "coverage", "fuzzing", "stateful")}
     generation = {"allow-x00": True, "with-security-parameters": False}
     config = schemathesis.Config.from_dict({"generation": generation, "phases": phases})
     said = json.loads(described())
+    for path in LEADING:
+        del said["paths"][path]
     if phase == "fuzzing":
         drop_long_bounds(said)
     return schemathesis.openapi.from_dict(said, config=config)
@@ -352,7 +358,7 @@ def accepted(case: OpenApiCase, response: requests.Response) -> None:
 
 
 def labels() -> list[str]:
-    paths = json.loads(described())["paths"]
+    paths = {path: methods for path, methods in json.loads(described())["paths"].items() if path not in LEADING}
     return sorted(f"{method.upper()} {path}" for path, methods in paths.items() for method in methods)
 
 

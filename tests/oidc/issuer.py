@@ -99,7 +99,8 @@ async def started() -> AsyncIterator[Issuer]:
         "edwards": ed25519.Ed25519PrivateKey.generate(),
     }
     public = {"client_id": CLI, "token_endpoint_auth_method": "none", "application_type": "native"}
-    device = {"grant_types": ["urn:ietf:params:oauth:grant-type:device_code", "refresh_token"]}
+    device = {"grant_types": ["urn:ietf:params:oauth:grant-type:device_code", "authorization_code", "refresh_token"]}
+    browsers = {"response_types": ["code"], "redirect_uris": ["http://127.0.0.1/v1/login/done"]}  # on any port
     services = [
         {"client_id": name, "client_secret": "secret", "grant_types": ["client_credentials"], "redirect_uris": []}
         for name in SERVICES
@@ -107,7 +108,7 @@ async def started() -> AsyncIterator[Issuer]:
     try:
         await issuer.set(
             keys=[jwk(key, id) for id, key in issuer.keys.items()],
-            clients=[{**public, **device}, *services],
+            clients=[{**public, **device, **browsers}, *services],
             accounts=ACCOUNTS,
             algorithms=SERVICES,
         )

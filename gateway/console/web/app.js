@@ -7,7 +7,7 @@ import {shown, to} from "./core/links.js";
 import {Live} from "./core/live.js";
 import {asProblem, Problem} from "./core/problem.js";
 import {matched, queryOf, Router} from "./core/router.js";
-import {signOut, whoAmI} from "./core/session.js";
+import {signOut, Watch, whoAmI} from "./core/session.js";
 import {Stage} from "./core/stage.js";
 import {describe, momentOf} from "./core/time.js";
 import {PAGES} from "./pages/index.js";
@@ -45,6 +45,7 @@ class App {
 
   constructor() {
     this.api = new Api({lost: problem => this.lost(problem), waiting: words => this.wait(words)});
+    this.session = new Watch(this.api, () => this.changed());
     this.keys = new Keys();
     this.live = new Live({state: state => this.connection(state), missed: () => void this.stage.read()});
     this.stage = new Stage({render: () => this.changed(), context: (...given) => this.context(...given)});
@@ -82,6 +83,7 @@ class App {
 
   /** Somebody is signed in. */
   async enter() {
+    void this.session.start();
     const me = /** @type {Me} */ (this.me);
     this.words = null;
     const after = this.api.position;
@@ -98,6 +100,7 @@ class App {
     this.words = problem.detail;
     this.api.begun(null);
     this.live.stop();
+    this.session.stop();
     this.stage.close();
     this.changed();
   }

@@ -112,6 +112,14 @@ export class Router {
     this.arrived();
   }
 
+  /**
+   * Leave the console, for an address of the gateway that leads on.
+   * @param {string} address
+   */
+  leave(address) {
+    if (address.startsWith("/v1/")) location.assign(address);
+  }
+
   /** @param {MouseEvent} event */
   #clicked(event) {
     if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;

@@ -23,6 +23,19 @@ interface MeView {
   permissions?: {project: string | null; permissions: string[]}[];
 }
 
+interface SessionView {
+  principal: string;
+  csrf: string;
+  expires_at: string;
+  expires_in: number;
+  renewable: boolean;
+}
+
+interface LoginView {
+  token_needed: boolean;
+  oidc: {issuer: string} | null;
+}
+
 interface ProjectView {
   id: string;
   name: string;

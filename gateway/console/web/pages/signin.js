@@ -1,18 +1,35 @@
-/** Signing in, by a token. What a gateway offers besides is in `GET /v1/login`. */
+/** Signing in: at the issuer, if the gateway has one (`GET /v1/login`), or by a token. */
 
 import {html, icon, nothing} from "../core/html.js";
 import {of} from "../core/problem.js";
-import {signIn} from "../core/session.js";
+import {atIssuer, issuer, refusalOf, signIn, withoutRefusal} from "../core/session.js";
 import {refusal} from "../parts/badge.js";
 import {Form} from "../parts/form.js";
 
 /** @type {Form | null} */
 let form = null;
+/** The host of the issuer at which people can sign in; undefined until the gateway has said whether there is one. @type {string | null | undefined} */
+let offered;
+let asking = false;
+
+/** @param {{api: import("../core/api.js").Api, changed: () => void}} app */
+async function ask(app) {
+  if (asking || offered !== undefined) return;
+  asking = true;
+  try {
+    offered = await issuer(app.api);
+    app.changed();
+  } catch {
+    // a token is always a way; the next time that the page is shown, it asks again
+  }
+  asking = false;
+}
 
 /**
- * @param {{api: import("../core/api.js").Api, words: string | null, start: () => Promise<void>, changed: () => void}} app
+ * @param {{api: import("../core/api.js").Api, words: string | null, router: import("../core/router.js").Router, start: () => Promise<void>, changed: () => void}} app
  */
 export function signin(app) {
+  void ask(app);
   form ??= new Form({}, () => app.changed());
   const mine = form;
   document.title = "Sign in · Nebula";
@@ -29,13 +46,18 @@ export function signin(app) {
     if (done === null) return;
     input.value = "";
     form = null;
+    app.router.go(withoutRefusal(app.router.here), {replace: true});
     await app.start();
   };
+  const words = app.words ?? refusalOf(app.router.query["login"]);
   const wrong = of(mine.problem, "Authorization");
   return html`
     <main class="alone">
       <h1>${icon("nebula")} Nebula</h1>
-      ${app.words === null || mine.problem ? nothing : html`<p class="ended" role="status">${app.words}</p>`}
+      ${words === null || mine.problem ? nothing : html`<p class="ended" role="status">${words}</p>`}
+      ${!offered
+        ? nothing
+        : html`<p><button class="primary wide" @click=${() => app.router.leave(atIssuer(app.router.here))}>Sign in with ${offered}</button></p>`}
       <form class="signin" @submit=${submit}>
         <div class="field">
           <label class="field-label" for="token">Token</label>
@@ -48,7 +70,7 @@ export function signin(app) {
           </p>
         </div>
         ${mine.problem && wrong.length === 0 ? refusal(mine.problem) : nothing}
-        <button class="primary" type="submit" ?disabled=${mine.busy}>${mine.busy ? "Signing in…" : "Sign in"}</button>
+        <button class=${offered ? "" : "primary"} type="submit" ?disabled=${mine.busy}>${mine.busy ? "Signing in…" : "Sign in"}</button>
       </form>
     </main>
   `;

@@ -22,6 +22,7 @@ import "./slider.js";
  * @property {import("./slider.js").Mark[]} marks
  * @property {import("../core/time.js").Moment | null} moment
  * @property {string | null} waiting
+ * @property {import("../core/session.js").Watch} session
  * @property {boolean} menu
  * @property {import("../core/api.js").Api} api
  * @property {import("../core/live.js").Live} live
@@ -92,12 +93,13 @@ function top(app) {
 }
 
 /** @param {Frame} app */
-function connection({live, waiting}) {
+function connection({live, waiting, session}) {
   const {name, words = "", since} = live.state;
   const says = {off: "Not connected", connecting: "Connecting…", live: "Live", behind: "Catching up…", lost: "Connection lost", ended: "Ended"}[name];
   const more = name === "lost" && since ? `for ${ago(new Date(since).toISOString()).replace(" ago", "")}: ${words}` : words;
   return html`
     ${waiting === null ? nothing : html`<span class="waiting-words" role="status">${waiting}</span>`}
+    ${session.words === null ? nothing : html`<span class="waiting-words" role="status">${session.words} Sign out and in again to go on.</span>`}
     <span class="connection ${name}" role="status" title=${more}><i aria-hidden="true"></i><span class=${name === "live" ? "no-phone" : ""}>${says}</span></span>
     ${name === "lost" ? html`<button class="small-button" @click=${() => live.again()}>Try now</button>` : nothing}
   `;

@@ -1,0 +1,54 @@
+"""Text that a browser keeps for the gateways, and cannot read or change: AES-GCM with a key of its purpose."""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_NONCE = 12
+
+
+def derived(key: bytes, purpose: bytes) -> bytes:
+    """The key of a purpose: what is sealed for one cannot be opened for another."""
+    return hmac.digest(key, b"nebula session " + purpose, hashlib.sha256)
+
+
+@dataclass(frozen=True)
+class Seal:
+    """Seals for one purpose. `key`: 32 bytes that all gateways share."""
+
+    key: bytes
+    purpose: bytes
+
+    def close(self, values: dict[str, Any]) -> str:
+        """The values as text that fits into a cookie."""
+        nonce = os.urandom(_NONCE)
+        sealed = AESGCM(derived(self.key, self.purpose)).encrypt(nonce, json.dumps(values).encode(), b"")
+        return base64.urlsafe_b64encode(nonce + sealed).decode().rstrip("=")
+
+    def open(self, text: str) -> dict[str, Any]:
+        """The values in a sealed text. Raises ValueError if no gateway of this platform has made it."""
+        try:
+            raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            found = json.loads(AESGCM(derived(self.key, self.purpose)).decrypt(raw[:_NONCE], raw[_NONCE:], b""))
+        except InvalidTag as error:
+            raise ValueError("it was not made here") from error
+        if not isinstance(found, dict):
+            raise ValueError("it has no values")
+        return found
+
+
+def value_of(cookies: str | None, name: str) -> str | None:
+    """The value of one cookie in a `Cookie` header. Raises ValueError for a header that cannot be read."""
+    try:
+        found = SimpleCookie(cookies or "").get(name)
+    except CookieError as error:
+        raise ValueError("these are no cookies") from error
+    return found.value if found is not None and found.value else None
