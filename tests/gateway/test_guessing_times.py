@@ -60,18 +60,21 @@ PATHS = (
     "/v1/operations/{operation}",
     "/v1/images/{image}",
 )
+#: Reads of the past, of which the rows are others.
+PAST = tuple(f"{path}?at={{at}}" for path in PATHS)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", (*PATHS, *PAST))
 async def test_times_tell_nothing(there: World, path: str) -> None:
-    theirs = there.ids[OTHER]
+    at = str(await there.gateway.store.last_position())
+    theirs = {**there.ids[OTHER], "at": at}
 
     async def refused(path: str) -> None:
         assert (await there.call("viewer", "GET", path)).status_code == 404
 
     def nothing() -> Awaitable[object]:
         guessed = str(uuid.uuid4())
-        nobodys = {"project": NOWHERE, "vm": guessed, "operation": guessed, "image": "image-missing"}
+        nobodys = {"project": NOWHERE, "vm": guessed, "operation": guessed, "image": "image-missing", "at": at}
         return refused(path.format_map(nobodys))
 
     found = await differ(lambda: refused(path.format_map(theirs)), nothing)

@@ -257,6 +257,38 @@ async def test_an_earlier_project_belongs_to_others(there: World) -> None:
         assert f"i-{name}" in [each["id"] for each in await there.all_of(who, f"/v1/images?at={first}")]
 
 
+async def test_tokens_belong_to_their_principals(there: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of others' tokens nobody learns more than of tokens that never were: not even the position of their events."""
+    api = there.api
+    own, other = [
+        (await made(api, "/v1/tokens", {"name": "t", "principal": f"user:a-{who}"}))["token"]["id"]
+        for who in ("member", "viewer")
+    ]
+    at = await api.gateway.store.last_position()
+    await done(api, "DELETE", f"/v1/tokens/{own}")
+    last = await api.gateway.store.last_position()
+    for rows in (True, False):
+        if not rows:
+            monkeypatch.setattr("gateway.reads.past.ready", unavailable)
+        found = await there.call("member", "GET", f"/v1/tokens/{own}?at={at}")
+        assert (found.status_code, found.json()["last_used_at"]) == (200, None)
+        gone = await there.call("member", "GET", f"/v1/tokens/{own}?at={last}")
+        assert (gone.status_code, gone.json()["code"]) == (410, "token_revoked")
+        hidden = [await there.call("member", "GET", f"/v1/tokens/{id_}?at={at}") for id_ in (other, str(uuid.uuid4()))]
+        for answer, id_ in zip(hidden, (other, None), strict=True):
+            assert (answer.status_code, answer.json()["errors"][0]["detail"]) == (404, "too early")
+            if id_ is not None:
+                assert answer.json()["detail"] == f"there was no token {id_} at that time"
+        assert hidden[0].headers.get("nebula-position") == hidden[1].headers.get("nebula-position")
+        assert (await there.call("auditor", "GET", f"/v1/tokens/{other}?at={at}")).status_code == 200
+    monkeypatch.undo()
+    assert [
+        each["id"] for each in await there.all_of("member", f"/v1/tokens?at={at}") if each["id"] in (own, other)
+    ] == [own]
+    assert own not in [each["id"] for each in await there.all_of("member", f"/v1/tokens?at={last}")]
+    assert {own, other} <= {each["id"] for each in await there.all_of("auditor", f"/v1/tokens?at={at}")}
+
+
 async def test_the_same_from_the_log(there: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the past cannot be asked, one resource is read from the log, by the same rules."""
     api = there.api
