@@ -165,8 +165,8 @@ async def bed(nodes: int = 1) -> AsyncIterator[Bed]:
         port, tokens = free_port(), made.home / "console.tokens"
         tokens.write_text(f"{line_of('admin')}\n")
         program = ["-m", "cli.main", "node", "--simulate", str(nodes)]
-        seeds = {"NEBULA_SEED_URL": f"http://127.0.0.1:{seed_port}/", "NEBULA_HEARTBEAT_SECONDS": "0.5"}
-        await made.start(SIMULATION, program=program, **seeds)
+        often = {"NEBULA_HEARTBEAT_SECONDS": "0.5", "NEBULA_USAGE_SECONDS": "1"}
+        await made.start(SIMULATION, program=program, NEBULA_SEED_URL=f"http://127.0.0.1:{seed_port}/", **often)
         url = f"http://127.0.0.1:{port}"
         admin = {"Authorization": "Bearer admin-token"}
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60, headers=admin))

@@ -116,7 +116,7 @@ def interfaces() -> dict[str, dict[str, str]]:
 
 
 #: The schema of each interface, if its name is another one.
-SCHEMAS = {"Operation": "OperationView", "Size": "SizeView"}
+SCHEMAS = {"Operation": "OperationView", "Size": "SizeView", "GuestView": "Guest"}
 #: Interfaces of the page itself, of parts of views, and of what has no schema of its own.
 OWN = {"Context", "Page", "PageEntry", "TrustedPolicies", "CloudEvent", "LogEvent", "UsedSize", "ListOf"}
 

@@ -67,6 +67,19 @@ export class Api {
   }
 
   /**
+   * What a guest has written, from a place on; it waits for more. Raises Problem; an AbortError if `signal` says so.
+   * @param {string} path
+   * @param {Query} query
+   * @param {AbortSignal} signal
+   * @returns {Promise<{bytes: Uint8Array, cursor: string | null, more: boolean}>} `cursor`: what follows is after it
+   */
+  async bytes(path, query, signal) {
+    const response = await this.#patient(() => this.#sent("GET", path + queryOf({...query, ...this.#fresh(path)}), {signal}), signal);
+    const {headers} = response;
+    return {bytes: new Uint8Array(await response.arrayBuffer()), cursor: headers.get("Nebula-Cursor"), more: headers.get("Nebula-More") === "true"};
+  }
+
+  /**
    * All pages of a list, one after the other. `onPage` gets the items of each; it may return false to stop.
    * @template T
    * @param {string} path

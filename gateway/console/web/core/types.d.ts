@@ -177,6 +177,35 @@ interface PreviewView {
   warnings: WarningView[];
 }
 
+interface UsagePoint {
+  at: string;
+  cpu: number | null;
+  memory_bytes: number | null;
+  disk_bytes: number | null;
+  disk_read: number | null;
+  disk_written: number | null;
+  net_in: number | null;
+  net_out: number | null;
+}
+
+interface UsageSeriesView {
+  from: string;
+  to: string;
+  step_seconds: number;
+  size: {cpus: number | null; memory_bytes: number | null; disk_bytes: number | null};
+  points: UsagePoint[];
+}
+
+interface GuestView {
+  hostname: string | null;
+  os: {id: string | null; name: string | null; version: string | null; kernel_release: string | null; machine: string | null} | null;
+  timezone: {name: string | null; offset_seconds: number} | null;
+  interfaces: {name: string; mac: string | null; addresses: {address: string; prefix: number | null}[]}[] | null;
+  more_interfaces: number;
+  filesystems: {mountpoint: string; total_bytes: number | null; used_bytes: number | null}[] | null;
+  more_filesystems: number;
+}
+
 interface HealthView {
   status: string;
   parked?: number;

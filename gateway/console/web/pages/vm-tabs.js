@@ -3,6 +3,10 @@
 import {html, nothing, repeat} from "../core/html.js";
 import {to} from "../core/links.js";
 import "./vm-console.js";
+import "./vm-display.js";
+import "./vm-guest.js";
+import "./vm-log.js";
+import "./vm-usage.js";
 
 /**
  * @typedef {object} Tab
@@ -15,6 +19,10 @@ import "./vm-console.js";
 /** @type {Tab[]} */
 const TABS = [
   {name: "console", title: "Console", permission: "vm.console", view: (_, {phase}, path) => html`<nb-console .model=${{path, phase}}></nb-console>`},
+  {name: "display", title: "Display", permission: "vm.console", view: (_, {phase}, path) => html`<nb-display .model=${{path, phase}}></nb-display>`},
+  {name: "usage", title: "Usage", permission: "vm.read", view: ({api}, _, path) => html`<nb-usage .model=${{api, path}}></nb-usage>`},
+  {name: "log", title: "Console log", permission: "vm.console", view: ({api}, {phase}, path) => html`<nb-console-log .model=${{api, path, phase}}></nb-console-log>`},
+  {name: "guest", title: "Guest", permission: "vm.read", view: ({api}, {phase, ready}, path) => html`<nb-guest .model=${{api, path, state: `${phase} ${ready}`}}></nb-guest>`},
 ];
 
 const PAGE = "/projects/:project/vms/:vm";
@@ -35,7 +43,7 @@ export function tabs(context, vm, path, overview) {
     return html`<a href=${address} aria-current=${(open?.name ?? null) === name ? "page" : nothing}>${title}</a>`;
   };
   return html`
-    <nav class="tabs" aria-label="Parts of this VM">${anchor(null, "Overview")}${offered.map(({name, title}) => anchor(name, title))}</nav>
+    <nav class="tabs" aria-label="Parts of this VM">${anchor(null, "Summary")}${offered.map(({name, title}) => anchor(name, title))}</nav>
     ${open === undefined
       ? overview()
       : repeat([open], ({name}) => `${vm.id} ${name}`, ({title, view}) => html`<section class="tab" aria-label=${title}>${view(context, vm, path)}</section>`)}

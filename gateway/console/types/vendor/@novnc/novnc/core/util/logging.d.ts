@@ -1,0 +1,1 @@
+export function initLogging(level: "none"): void;
