@@ -18,7 +18,16 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Error, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Error,
+    Page,
+    TimeoutError as Timeout,
+    async_playwright,
+    expect,
+)
 
 from bench.cloud import Cloud, cloud, expect as expect_success
 from gateway.console.vendor import USUAL
@@ -36,11 +45,17 @@ IMAGE = "blank"
 GATEWAY = "console"
 ROLES = ("gateway", "handlers", "projections", "guest-data")
 #: What the browser says by itself of an answer with a status from 400 on; that is no fault of the page.
-EXPECTED = "Failed to load resource: the server responded with a status of"
+EXPECTED = (
+    "Failed to load resource: the server responded with a status of",
+    # Somebody else on this machine has added or removed a network device: the browser then ends what it loads.
+    "Failed to load resource: net::ERR_NETWORK_CHANGED",
+)
 
 
 #: Milliseconds until a page shows what is expected, on a slow machine.
 PATIENCE = 30_000
+#: How often an address is opened whose page does not come, because the network of the machine has changed meanwhile.
+TRIES = 3
 expect.set_options(timeout=PATIENCE)
 
 
@@ -100,7 +115,11 @@ class Bed:
     async def signed_in(self, chromium: Browser, name: str, address: str = "/", **options: Any) -> Page:
         """A page whose user has signed in with a token of `allow`."""
         page = await self.page(chromium, **options)
-        await page.goto(address)
+        for _ in range(TRIES):
+            await page.goto(address)
+            with suppress(Timeout):
+                await page.get_by_label("Token").wait_for(timeout=PATIENCE / TRIES)
+                break
         await page.get_by_label("Token").fill(f"{name}-token")
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_role("banner").wait_for()

@@ -105,7 +105,7 @@ export class Api {
    * @param {string} path
    * @param {unknown} body
    * @param {{key?: string, wait?: number, signal?: AbortSignal}} how `wait`: seconds for the operation to end
-   * @returns {Promise<{operation: Operation, resource: R, position: number}>}
+   * @returns {Promise<{operation: Operation, resource: R, position: number, others: Record<string, unknown>}>}
    */
   async send(method, path, body = null, {key = crypto.randomUUID(), wait = 0, signal} = {}) {
     if (this.at !== null) throw new Problem(0, "in_the_past", "you look at the past: go back to now to change something");
@@ -119,7 +119,7 @@ export class Api {
     const answer = await response.json();
     const {operation, position, ...others} = answer;
     this.#known = Math.max(this.#known, position ?? 0);
-    return {operation, resource: /** @type {R} */ (Object.values(others)[0] ?? null), position};
+    return {operation, resource: /** @type {R} */ (Object.values(others)[0] ?? null), position, others};
   }
 
   /**

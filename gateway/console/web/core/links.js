@@ -46,8 +46,30 @@ const OF_KIND = /** @type {Record<string, string>} */ ({
  * @param {string | null} project
  * @param {string} id
  * @param {unknown} text
+ * @param {import("./router.js").Query} query
  */
-export function linkTo(kind, project, id, text = id) {
+export function linkTo(kind, project, id, text = id, query = {}) {
   const pattern = OF_KIND[kind];
-  return pattern === undefined ? html`${text}` : link(pattern, {project: project ?? "", [kind]: id}, text);
+  return pattern === undefined || id === "" ? html`${text}` : link(pattern, {project: project ?? "", [kind]: id}, text, query);
+}
+
+/**
+ * The path of one resource in the API; null for what has none.
+ * @param {string} kind
+ * @param {string} project
+ * @param {string} id
+ */
+export function pathOf(kind, project, id) {
+  const pattern = OF_KIND[kind];
+  return pattern === undefined || id === "" ? null : `/v1${filled(pattern, {project, [kind]: id})}`;
+}
+
+/**
+ * A link to the account of a principal.
+ * @param {string} principal such as `user:ann`
+ */
+export function whose(principal) {
+  const [sort = "", id = ""] = principal.split(/:(.*)/);
+  if (sort === "user") return linkTo("user", null, id, principal);
+  return sort === "service" ? linkTo("service_account", null, id, principal) : html`${principal}`;
 }

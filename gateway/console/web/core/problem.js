@@ -90,3 +90,19 @@ export function of(problem, name) {
 export function elsewhere(problem, names) {
   return (problem?.errors ?? []).filter(({field}) => !names.some(name => field === name || field.startsWith(`${name}.`)));
 }
+
+/**
+ * An answer; null if it is refused with one of these statuses: there is none to have.
+ * @template T
+ * @param {Promise<T>} answer
+ * @param {number[]} statuses
+ * @returns {Promise<T | null>}
+ */
+export async function unless(answer, statuses = [403, 404, 410]) {
+  try {
+    return await answer;
+  } catch (error) {
+    if (error instanceof Problem && statuses.includes(error.status)) return null;
+    throw error;
+  }
+}

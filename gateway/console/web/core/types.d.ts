@@ -41,6 +41,10 @@ interface ProjectView {
   name: string;
   tags: string[];
   description: string | null;
+  ssh_keys: string[];
+  members: {principal: string; role: string}[];
+  created_at: string;
+  created_by: string | null;
 }
 
 interface Size {
@@ -124,6 +128,15 @@ interface NodeView {
   lost: boolean;
   last_seen: string | null;
   clock_warning: string | null;
+  agent_version: string;
+  registered_at: string;
+  retired_at: string | null;
+  malformed_documents: number | null;
+  clock_offset_seconds: number | null;
+  daemon: DaemonView | null;
+  waiting: {host: string; pid: number}[];
+  image_cache: {images: number; bytes: number; budget_bytes: number | null} | null;
+  position: number;
 }
 
 interface ImageView {
@@ -131,6 +144,21 @@ interface ImageView {
   name: string;
   phase: string;
   project: string | null;
+  source: string;
+  sha256: string | null;
+  sha512: string | null;
+  distribution: string | null;
+  release: string | null;
+  architecture: string;
+  description: string | null;
+  format: string | null;
+  size_bytes: number | null;
+  virtual_size_bytes: number | null;
+  firmware: string;
+  seed: string;
+  fetch: string;
+  failure: string | null;
+  created_at: string;
 }
 
 interface FlavorView {
@@ -140,6 +168,10 @@ interface FlavorView {
   memory_mib: number;
   disk_gib: number;
   deprecated: boolean;
+  project: string | null;
+  labels: Record<string, string>;
+  description: string | null;
+  created_at: string;
 }
 
 interface Operation {

@@ -47,8 +47,11 @@ const line = (label, text) => html`
   </div>
 `;
 
-/** @param {string} text */
-async function copy(text) {
+/**
+ * Copy a text, and say whether that was possible.
+ * @param {string} text
+ */
+export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
     say("Copied");

@@ -49,7 +49,7 @@ export class Form {
    * @param {string} method
    * @param {string} path
    * @param {unknown} body
-   * @returns {Promise<{operation: Operation, resource: R, position: number} | null>} null if it was refused; `problem` says why
+   * @returns {Promise<{operation: Operation, resource: R, position: number, others: Record<string, unknown>} | null>} null if it was refused; `problem` says why
    */
   async send(api, method, path, body) {
     const text = `${method} ${path} ${JSON.stringify(body)}`;
