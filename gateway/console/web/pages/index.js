@@ -9,4 +9,6 @@ export const PAGES = [
   {path: "/log/:position", title: "Event", permission: "event.read", module: () => import("./event.js")},
   {path: "/operations", title: "Operations", permission: "operation.read", menu: {icon: "operation", key: "e"}, module: () => import("./operations.js")},
   {path: "/operations/:operation", title: "Operation", permission: "operation.read", module: () => import("./operation.js")},
+  {path: "/nodes", title: "Nodes", permission: "node.read", menu: {icon: "node", key: "d"}, module: () => import("./nodes.js")},
+  {path: "/nodes/:node", title: "Node", permission: "node.read", module: () => import("./node.js")},
 ];
