@@ -11,4 +11,6 @@ export const PAGES = [
   {path: "/operations/:operation", title: "Operation", permission: "operation.read", module: () => import("./operation.js")},
   {path: "/nodes", title: "Nodes", permission: "node.read", menu: {icon: "node", key: "d"}, module: () => import("./nodes.js")},
   {path: "/nodes/:node", title: "Node", permission: "node.read", module: () => import("./node.js")},
+  {path: "/projects", title: "Projects", permission: "project.read", menu: {icon: "project", key: "p"}, module: () => import("./projects.js")},
+  {path: "/projects/:project", title: "Project", permission: "project.read", module: () => import("./project.js")},
 ];
