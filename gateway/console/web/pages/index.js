@@ -13,4 +13,6 @@ export const PAGES = [
   {path: "/nodes/:node", title: "Node", permission: "node.read", module: () => import("./node.js")},
   {path: "/projects", title: "Projects", permission: "project.read", menu: {icon: "project", key: "p"}, module: () => import("./projects.js")},
   {path: "/projects/:project", title: "Project", permission: "project.read", module: () => import("./project.js")},
+  {path: "/images", title: "Images", permission: "image.read", menu: {icon: "image", key: "i"}, module: () => import("./images.js")},
+  {path: "/images/:image", title: "Image", permission: "image.read", module: () => import("./image.js")},
 ];
