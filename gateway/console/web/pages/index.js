@@ -15,4 +15,8 @@ export const PAGES = [
   {path: "/projects/:project", title: "Project", permission: "project.read", module: () => import("./project.js")},
   {path: "/images", title: "Images", permission: "image.read", menu: {icon: "image", key: "i"}, module: () => import("./images.js")},
   {path: "/images/:image", title: "Image", permission: "image.read", module: () => import("./image.js")},
+  {path: "/status", title: "Status", permission: "status.read", menu: {icon: "status", key: "s"}, module: () => import("./status.js")},
+  {path: "/parked", title: "Parked messages", permission: "parked.read", menu: {icon: "parked", key: "m"}, module: () => import("./parked.js")},
+  {path: "/parked/:source/:key", title: "Parked message", permission: "parked.read", module: () => import("./parked-one.js")},
+  {path: "/refusals", title: "Refusals", permission: "status.read", menu: {icon: "refusals", key: "r"}, module: () => import("./refusals.js")},
 ];
