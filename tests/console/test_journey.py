@@ -150,7 +150,7 @@ async def test_a_viewer_sees_and_does_nothing_else(chromium: Browser, cloud: Bed
     await page.get_by_role("link", name="looked-at").click()
     await expect(page.get_by_role("heading", name="What happened")).to_be_visible()
     await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
-    await page.get_by_role("link", name="Overview").click()
+    await page.get_by_role("navigation", name="Pages").get_by_role("link", name="Overview").click()
     await expect(page.get_by_role("heading", name="Virtual machines", exact=True)).to_be_visible()
     await expect(page.get_by_role("heading", name=re.compile("nodes?$"))).to_have_count(0)
     await page.goto("/console/projects/bench/vms")

@@ -54,7 +54,9 @@ export const page = {
 
   live(event, context, data) {
     const {query, at} = context;
-    const fits = ["kind", "type", "id", "project", "actor", "operation"].every(name => !query[name] || query[name] === /** @type {Record<string, unknown>} */ (/** @type {unknown} */ (event))[name]);
+    /** @type {Record<string, string>} */
+    const wanted = {...query, type: query["type"]?.replace(/^.*\./, "") ?? ""};
+    const fits = /** @type {const} */ (["kind", "type", "id", "project", "actor", "operation"]).every(name => !wanted[name] || wanted[name] === event[name]);
     if (at !== null || !fits || query["to"] || event.position <= (data.items[0]?.position ?? 0)) return;
     if (data.paused || (document.scrollingElement?.scrollTop ?? 0) > READING) {
       data.waiting += 1;

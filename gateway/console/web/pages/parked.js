@@ -8,6 +8,8 @@ import {badge, empty} from "../parts/badge.js";
 import "../parts/table.js";
 
 const MOST = 500;
+/** Milliseconds between two looks: the log says nothing about them. */
+const PACE = 3000;
 const STATES = ["open", "dropped", "retried"];
 /** The key of the record that counts what was not kept. */
 const MORE = "more";
@@ -35,19 +37,18 @@ export const page = {
   reads: true,
 
   async load(context) {
+    setTimeout(() => context.signal.aborted || context.refresh(), PACE);
     const {status, source} = context.query;
     const found = await first(context, "/v1/parked", {status, source}, MOST);
     return {records: /** @type {ParkedSummary[]} */ (found.items), more: found.more};
   },
 
   view(context, {records, more}) {
-    const {query, ask, go, refresh} = context;
+    const {query, ask, go} = context;
     return html`
       <header class="page-head">
         <h1>Parked messages</h1>
         <span class="count" role="status">${counted(records.length, "record")}${more ? ", and more" : ""}</span>
-        <span class="grow"></span>
-        <button @click=${refresh}>Read again</button>
       </header>
       <div class="filters">
         <label><span class="unseen">State</span>

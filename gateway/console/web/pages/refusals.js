@@ -7,6 +7,8 @@ import {empty} from "../parts/badge.js";
 import "../parts/table.js";
 
 const MOST = 500;
+/** Milliseconds between two looks: the log says nothing about them. */
+const PACE = 3000;
 
 /** @typedef {RefusalView & {id: string}} Row */
 /** @typedef {{refusals: Row[], more: boolean}} Refusals */
@@ -28,6 +30,7 @@ export const page = {
   reads: true,
 
   async load(context) {
+    setTimeout(() => context.signal.aborted || context.refresh(), PACE);
     const {address, credential} = context.query;
     const found = await first(context, "/v1/refusals", {address, credential}, MOST);
     const refusals = /** @type {RefusalView[]} */ (found.items).map((each, at) => ({...each, id: `${each.at} ${at}`}));
@@ -35,7 +38,7 @@ export const page = {
   },
 
   view(context, {refusals, more}) {
-    const {query, ask, refresh} = context;
+    const {query, ask} = context;
     const text = (/** @type {string} */ name, /** @type {string} */ label) => html`
       <label><span class="unseen">${label}</span><input type="text" name=${name} placeholder=${label} autocomplete="off" spellcheck="false" .value=${query[name] ?? ""}
         @change=${(/** @type {Event} */ event) => ask({[name]: /** @type {HTMLInputElement} */ (event.target).value.trim() || null})}></label>
@@ -44,8 +47,6 @@ export const page = {
       <header class="page-head">
         <h1>Refusals</h1>
         <span class="count" role="status">${counted(refusals.length, "record")}${more ? ", and more" : ""}</span>
-        <span class="grow"></span>
-        <button @click=${refresh}>Read again</button>
       </header>
       <div class="filters" role="search">${text("address", "Address")} ${text("credential", "Credential")}</div>
       <nb-table .model=${{

@@ -14,8 +14,7 @@ const PACE = 1000;
 /** @type {Page<Data>} */
 export const page = {
   async load({api, signal, refresh}) {
-    const alarm = setTimeout(refresh, PACE);
-    signal.addEventListener("abort", () => clearTimeout(alarm));
+    setTimeout(() => signal.aborted || refresh(), PACE);
     const [status, health] = await Promise.all([/** @type {Promise<StatusView>} */ (api.get("/v1/status", {}, {signal})), healthOf(api.get("/healthz", {}, {signal}))]);
     return {status, health};
   },
