@@ -32,19 +32,6 @@ interface EnrollmentView {
   token_expires_at: string | null;
 }
 
-interface UsagePoint {
-  at: string;
-  cpu?: number | null;
-  memory_bytes?: number | null;
-  disk_bytes?: number | null;
-}
-
-interface UsageSeriesView {
-  step_seconds: number;
-  size: {cpus: number | null; memory_bytes: number | null; disk_bytes: number | null};
-  points: UsagePoint[];
-}
-
 interface ProcessView {
   id: string;
   host: string;

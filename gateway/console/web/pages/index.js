@@ -19,4 +19,12 @@ export const PAGES = [
   {path: "/parked", title: "Parked messages", permission: "parked.read", menu: {icon: "parked", key: "m"}, module: () => import("./parked.js")},
   {path: "/parked/:source/:key", title: "Parked message", permission: "parked.read", module: () => import("./parked-one.js")},
   {path: "/refusals", title: "Refusals", permission: "status.read", menu: {icon: "refusals", key: "r"}, module: () => import("./refusals.js")},
+  {path: "/flavors", title: "Flavors", permission: "flavor.read", menu: {icon: "flavor", key: "f"}, module: () => import("./flavors.js")},
+  {path: "/flavors/:flavor", title: "Flavor", permission: "flavor.read", module: () => import("./flavor.js")},
+  {path: "/tags", title: "Tags", permission: "tag.read", menu: {icon: "tag", key: "b"}, module: () => import("./tags.js")},
+  {path: "/users", title: "Users", permission: "user.read", menu: {icon: "user", key: "u"}, module: () => import("./users.js")},
+  {path: "/users/:user", title: "User", permission: "user.read", module: () => import("./user.js")},
+  {path: "/service-accounts", title: "Service accounts", permission: "user.read", menu: {icon: "user", key: "a"}, module: () => import("./service-accounts.js")},
+  {path: "/service-accounts/:service_account", title: "Service account", permission: "user.read", module: () => import("./service-account.js")},
+  {path: "/tokens", title: "Tokens", permission: "self.read", menu: {icon: "token", key: "t"}, module: () => import("./tokens.js")},
 ];

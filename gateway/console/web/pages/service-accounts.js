@@ -1,0 +1,5 @@
+/** All service accounts. */
+
+import {SERVICES, accounts} from "./accounts.js";
+
+export const page = accounts(SERVICES);

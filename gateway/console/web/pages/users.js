@@ -1,0 +1,5 @@
+/** All users. */
+
+import {USERS, accounts} from "./accounts.js";
+
+export const page = accounts(USERS);
