@@ -35,9 +35,9 @@ export const page = {
     return {event, before, after};
   },
 
-  live({position}, context, {event}) {
-    const {following, checkpoint} = event.chain;
-    if (position > event.position && (following === null || checkpoint === null)) context.refresh();
+  live({position, kind, id}, context, {event}) {
+    const item = itemOf(event);
+    if (position > event.position && event.chain.following === null && kind === item.kind && id === item.id) context.refresh();
   },
 
   view(context, {event, before, after}) {

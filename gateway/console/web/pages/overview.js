@@ -2,7 +2,7 @@
 
 import {html, nothing} from "../core/html.js";
 import {ago, counted, gib, mib, words} from "../core/format.js";
-import {linkTo} from "../core/links.js";
+import {link, linkTo} from "../core/links.js";
 import {newest} from "../core/newest.js";
 import {Problem} from "../core/problem.js";
 import {Rows} from "../core/rows.js";
@@ -88,10 +88,12 @@ export const page = {
                   `,
                 )}
               </ul>`}
+          <p class="small">${link("/operations", {}, "All operations")}</p>
         </section>
         <section class="card wide" aria-labelledby="log">
           <h2 id="log">The log${context.at === null ? ", as it grows" : ", up to this moment"}</h2>
           ${data.events.length === 0 ? html`<p class="small">Nothing has happened yet.</p>` : timeline(data.events, {subject: item => about(data, item), go: at => context.travel(String(at))})}
+          <p class="small">${link("/log", {}, "Search the log")}</p>
         </section>
       </div>
     `;
@@ -112,7 +114,7 @@ function needs({nodes, health}, wrong) {
       <h2 id="needs">Needs somebody</h2>
       ${nothingWrong ? html`<p>Nothing: all is well.</p>` : nothing}
       <ul class="plain-list">
-        ${unhealthy ? html`<li>${badge(health?.status ?? "")} The platform says that it is ${health?.status}${health?.parked ? html`; ${counted(health.parked, "message")} parked` : nothing}</li>` : nothing}
+        ${unhealthy ? html`<li>${badge(health?.status ?? "")} The platform says that it is ${health?.status}${health?.parked ? html`; ${link("/parked", {}, `${counted(health.parked, "message")} parked`)}` : nothing}</li>` : nothing}
         ${lost.map(node => html`<li>${badge(node.status)} Node ${linkTo("node", null, node.id)} ${node.clock_warning ?? `last seen ${ago(node.last_seen)}`}</li>`)}
         ${wrong.slice(0, 8).map(vm => html`<li>${badge(vm.phase)} ${linkTo("vm", vm.project, vm.id, vm.name)} <span class="small">${vm.why ?? ""}</span></li>`)}
         ${wrong.length > 8 ? html`<li class="small">and ${counted(wrong.length - 8, "more VM")}</li>` : nothing}
