@@ -113,6 +113,7 @@ LONGEST = (
     "gateway/test_oidc.py",
     "gateway/test_code_login.py",
     "console/test_oidc_page.py",
+    "console/test_pages.py",
     "node_daemon/test_faults.py",
     "attacks/test_data_source.py",
     "gateway/test_health.py",
