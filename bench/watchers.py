@@ -72,13 +72,16 @@ class Writer:
         self._ref = Ref(name := f"w-{uuid.uuid4().hex[:8]}", "project", name)
         self._tip = Tip(self._ref)
 
-    async def write(self) -> None:
+    async def write(self) -> str:
+        """Append one event. Returns the project's new name."""
         at, ids = datetime.now(UTC), {"operation": str(uuid.uuid4()), "fingerprint": "f"}
-        event: ProjectCreated | ProjectRenamed = ProjectRenamed(at=at, name=f"at {at}", **ids)
+        name = f"at {at}"
+        event: ProjectCreated | ProjectRenamed = ProjectRenamed(at=at, name=name, **ids)
         if not self._tip.version:
-            event = ProjectCreated(at=at, project=self._ref.id, name="watched", **ids)
+            event = ProjectCreated(at=at, project=self._ref.id, name=name, **ids)
         (recorded,) = await self._store.append([Change(self._tip, [event])], Context(actor="user:bench"))
         self._tip = self._tip.after(recorded)
+        return name
 
     async def steadily(self, rate: float, seconds: float) -> int:
         """Append at a rate for so many seconds. Returns how many."""

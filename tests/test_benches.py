@@ -8,11 +8,12 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from bench import bursts, fleet, fleet_parts, homes, rounds, run, usage, watchers
+from bench import bursts, fleet, fleet_parts, homes, page, rounds, run, usage, watchers
 from bench.cloud import Cloud
 from bench.fleet_parts import ROLES
 from bench.scale import rest
 from runtime.local.child import ServerError, spawn
+from tests.console.bed import needs_browser
 from tests.processes import alive
 from tests.waiting import eventually
 
@@ -179,6 +180,14 @@ async def test_the_usage_of_a_few_guests() -> None:
 def test_an_event_is_shown_with_the_first_notice_at_or_after_it() -> None:
     heard = bursts.Heard(positions=[3, 7], moved=[1.0, 2.0])
     assert [heard.shown(position) for position in (3, 4, 7, 8)] == [1.0, 2.0, 2.0, None]
+
+
+@needs_browser
+async def test_the_first_page_is_small() -> None:
+    """The budget of bytes, and that events are seen; times are for a quiet machine."""
+    found = await page.measure(opens=2, events=3)
+    assert 20 < found["first_kib"] <= 300
+    assert found["first_ms"] > 0 and found["seen_ms_p95"] > 0
 
 
 async def test_a_few_watchers() -> None:
