@@ -26,6 +26,8 @@ export const ACTIONS = [
   {verb: "pause", text: "Pause", bulk: true, words: "Its CPUs stop; its memory stays on the node.", phases: ["running"]},
   {verb: "suspend", text: "Suspend", bulk: true, words: "Its memory is saved to the disk of the node.", phases: ["running"]},
   {verb: "resume", text: "Resume", bulk: true, phases: ["paused", "suspended"]},
+  {verb: "change", text: "Edit", phases: []},
+  {verb: "resize", text: "Resize", phases: []},
   {verb: "retry", text: "Try again", phases: ["failed"]},
   {verb: "abandon", text: "Give up the pending operation", words: "The operation ends as cancelled. What it has begun may still happen.", phases: []},
   {

@@ -11,12 +11,16 @@ import "../parts/progress.js";
 import {itemOf, timeline} from "../parts/timeline.js";
 import {sayRefused} from "../parts/toast.js";
 import {ACTIONS, run} from "./vm-actions.js";
+import {change, resize} from "./vm-forms.js";
 import {tabs} from "./vm-tabs.js";
 
 /** How many events are shown at first, and more with each click. */
 const EVENTS = 50;
 /** The verbs that have a button; the others are in the menu. */
 const BUTTONS = ["start", "stop", "restart", "resume"];
+
+/** The verbs that have a dialogue of their own. @type {Record<string, (context: Context, vm: VmView) => Promise<Operation | undefined>>} */
+const FORMS = {change, resize};
 
 /**
  * @typedef {object} One
@@ -120,7 +124,7 @@ function actions(context, data) {
   if (vm.phase === "deleted") return nothing;
   const act = async (/** @type {import("./vm-actions.js").VmAction} */ action) => {
     try {
-      const operation = await run(context, vm, action);
+      const operation = await (FORMS[action.verb] ?? run)(context, vm, action);
       if (operation) data.operation = operation.id;
       context.refresh();
     } catch (error) {
