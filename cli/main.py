@@ -16,6 +16,7 @@ from cli.commands import (
     catalog,
     console,
     contexts,
+    diff,
     enroll,
     events,
     guest,
@@ -168,6 +169,7 @@ app.add_typer(replay.app, name="replay", rich_help_panel=log.LOG)
 access.register(catalog.projects)
 whoami.register(app, USE)
 console.register(vm.app)
+diff.register(app)
 contexts.register(app, USE)
 guest.register(vm.app)
 vm_verbs.register(vm.app)

@@ -8,7 +8,7 @@ from domain import patterns
 from domain.base import LABELS_SCHEMA, LINE_PATTERN
 from domain.guest_usage import MOST_POINTS
 from domain.image import ImagePhase
-from domain.kinds import NAMES
+from domain.kinds import KINDS, NAMES
 from domain.operation import Status
 from domain.spellings import UUID_PATTERN
 from domain.vm import Phase
@@ -121,6 +121,7 @@ QUERY_OF: dict[tuple[str, str], Schema] = {
     ("/v1/operations", "status"): words(Status),
     ("/v1/parked", "status"): words(parking.Status),
     ("/v1/events", "kind"): words(NAMES),
+    ("/v1/diff", "kind"): words(KINDS),
 }
 NOW = words(("now",))
 

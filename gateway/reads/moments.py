@@ -53,6 +53,15 @@ async def asked(gateway: Gateway, request: Request) -> At | None:
     return at
 
 
+async def position(gateway: Gateway, request: Request, name: str) -> int | None:
+    """The position of another parameter with a moment; None if it is not given.
+
+    Raises ReadModelsUnavailable, NotReached.
+    """
+    given = parameters.moment(request, name)
+    return await _position_of(gateway, given) if isinstance(given, datetime) else given
+
+
 async def _position_of(gateway: Gateway, time: datetime) -> int:
     end = await gateway.store.last_position()
     newest = await queries.newest(gateway.past.pool)

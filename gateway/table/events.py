@@ -2,6 +2,7 @@
 
 from domain.access import EVENT_READ, SELF
 from gateway.events import audit, feed, marks, whole
+from gateway.reads import diff
 from gateway.reads.read import Read
 from gateway.table.parameters import FEED, FRESH, PAGED
 
@@ -10,6 +11,7 @@ SEARCH = (
     *("from", "to", "after", "order", "wait"),
 )
 MARKS = ("from", "to", "buckets", "project", "vm", *FRESH)
+CHANGES = ("from", "to", "project", "kind", "id", "limit", "page_token", *FRESH)
 
 READS = (
     Read(
@@ -30,6 +32,7 @@ READS = (
         whole.WholeView,
     ),
     Read("/v1/marks", EVENT_READ, marks.marks, "How much happened when: counts of events", MARKS, marks.MarksView),
+    Read("/v1/diff", EVENT_READ, diff.diff, "What changed between two moments", CHANGES, diff.DiffView, listed=True),
     Read("/v1/feed", EVENT_READ, feed.everything, "The log, as it grows", FEED),
     Read("/v1/tickets", SELF, feed.ticket, "A ticket for a feed", (), feed.TicketView, method="POST", body=feed.Ticket),
 )

@@ -8,6 +8,7 @@ yet, and every function raises ReadModelsUnavailable while Postgres cannot be as
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from eventstore.log.envelope import Ref
@@ -23,6 +24,7 @@ from projections.projects import PROJECTS
 
 #: Clocks of handlers differ: so many of the latest times before a time are looked at for the greatest position.
 CLOSE = 1000
+NEVER: Mapping[str, int] = MappingProxyType({})
 #: The search path of reads: the past, and the index of events of the present.
 SEARCH_PATH = f"{PAST.schema},{SCHEMA}"
 
@@ -195,28 +197,36 @@ async def changed(
     kind: str | None,
     id_: str | None,
     mine: Mine,
+    begins: Mapping[str, int] = NEVER,
 ) -> list[Changed]:
     """Resources with an event after position `first` and until `last`, in the order of their first one there.
 
-    `after`: the position of the last item of the page before, or 0. A page has up to `limit` items.
+    `after`: the position of the last item of the page before, or 0. A page has up to `limit` items. `begins`: of each
+    of these projects, only events from a position on.
     """
-    conditions = ["e.kind = ANY(%(kinds)s)"]
+    conditions, seen = ["e.kind = ANY(%(kinds)s)"], "true"
     if project is not None:
         conditions.append("e.owner = %(project)s")
     if id_ is not None:
         conditions.append("e.id = %(id)s")
     if mine is not None:
         conditions.append("e.owner = ANY(%(mine)s)")
+    if begins:
+        seen = """NOT EXISTS (SELECT 1 FROM unnest(%(begun)s::text[], %(begins)s::bigint[]) AS b (owner, begin)
+                              WHERE b.owner = {}.owner AND {}.position < b.begin)"""
+        conditions.append(seen.format("e", "e"))
     found = await fetch(
         pool,
         f"""SELECT e.position, e.project, e.kind, e.id FROM events e
             WHERE e.position > greatest(%(first)s, %(after)s) AND e.position <= %(last)s
             AND {" AND ".join(conditions)}
             AND NOT EXISTS (SELECT 1 FROM events x WHERE x.id = e.id AND x.position > %(first)s
-                            AND x.position < e.position AND x.kind = e.kind AND x.project = e.project)
+                            AND x.position < e.position AND x.kind = e.kind AND x.project = e.project
+                            AND {seen.format("x", "x")})
             ORDER BY e.position LIMIT %(limit)s""",  # noqa: S608  (conditions are constants)
         {
             **{"first": first, "last": last, "after": after, "limit": limit},
+            **{"begun": list(begins), "begins": list(begins.values())},
             **{"project": project, "id": id_, "mine": mine, "kinds": sorted(TABLES) if kind is None else [kind]},
         },
         order="position",

@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "events": (),
     "event": ("1",),
     "marks": (),
+    "diff": ("--from", "1"),
     "refusals": (),
     "whoami": (),
     "feed": ("--limit", "2"),
@@ -337,6 +338,11 @@ class Hostile(Platform):
                 return self._page(event(1), event(2, data=None, type=""), *strays)
             case ["events", _]:
                 return {**event(1), "words": "w", "why": "y", "chain": CHAIN}
+            case ["diff"]:
+                said = {"kind": "k", "id": "i", "project": "p", "name": "n", "what": "changed", "words": ["w"]}
+                changes = [{"field": "f", "before": "b", "after": "a", "words": "w"}]
+                happened = {"position": 1, "time": TIME, "type": "t", "actor": "a", "words": "w", "why": "y"}
+                return self._page({**said, "changes": changes, "events": [happened], "more_events": 1})
             case ["marks"]:
                 return {"items": [{"from": "1", "to": "x", "events": "1", "failures": "f", "first": 1, "time": TIME}]}
             case ["vms", _, "verbs"]:

@@ -2,6 +2,7 @@
 
 /** Reads that take `min_position`. */
 export const FRESH = [
+  /^\/v1\/diff$/,
   /^\/v1\/enrollments$/,
   /^\/v1\/enrollments\/[^\/]+$/,
   /^\/v1\/events$/,
