@@ -33,6 +33,7 @@ from bench.cloud import Cloud, cloud, expect as expect_success
 from gateway.console.vendor import USUAL
 from runtime.bus.accounts.table import SIMULATION
 from runtime.local.child import free_port
+from tests.console.apart import apart
 from tests.waiting import eventually
 
 CHROMIUM = shutil.which("chromium")
@@ -62,9 +63,9 @@ expect.set_options(timeout=PATIENCE)
 @asynccontextmanager
 async def browser() -> AsyncIterator[Browser]:
     """Debian's Chromium, without a window."""
-    async with async_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
-        made = await playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+    async with async_playwright() as playwright, apart(CHROMIUM or "chromium") as (program, network):
+        options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", *network]
+        made = await playwright.chromium.launch(executable_path=program, args=options)
         try:
             yield made
         finally:
