@@ -23,14 +23,14 @@ CONNECTED, REFUSED = (b"\x05" + code + b"\x00\x01" + bytes(6) for code in (b"\x0
 
 @asynccontextmanager
 async def apart(program: str) -> AsyncIterator[tuple[str, list[str]]]:
-    """The program to start instead, and its options. Without root it is the same program, on the network of the host."""
+    """The program to start instead, and its options. Without root: the same program, on the network of the host."""
     if os.geteuid() != 0:
         yield program, []
         return
     name = f"console-{os.getpid()}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
+    await _ip("netns", "add", name)
     try:
-        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        await _ip("-n", name, "link", "set", "lo", "up")
         with ThreadPoolExecutor(1) as thread:  # a thread that ends: it stays in the namespace
             listening = thread.submit(_listen, Path("/run/netns") / name).result()
         with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,11 @@ async def apart(program: str) -> AsyncIterator[tuple[str, list[str]]]:
                 port = listening.getsockname()[1]
                 yield str(inside), [f"--proxy-server=socks5://127.0.0.1:{port}", "--proxy-bypass-list=<-loopback>"]
     finally:
-        subprocess.run(["ip", "netns", "delete", name], check=False)
+        await _ip("netns", "delete", name)
+
+
+async def _ip(*arguments: str) -> None:
+    await asyncio.to_thread(subprocess.run, ["ip", *arguments], check=True)
 
 
 def _listen(namespace: Path) -> socket.socket:
