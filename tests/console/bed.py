@@ -24,7 +24,6 @@ from playwright.async_api import (
     ConsoleMessage,
     Error,
     Page,
-    TimeoutError as Timeout,
     async_playwright,
     expect,
 )
@@ -46,17 +45,11 @@ IMAGE = "blank"
 GATEWAY = "console"
 ROLES = ("gateway", "handlers", "projections", "guest-data")
 #: What the browser says by itself of an answer with a status from 400 on; that is no fault of the page.
-EXPECTED = (
-    "Failed to load resource: the server responded with a status of",
-    # Somebody else on this machine has added or removed a network device: the browser then ends what it loads.
-    "Failed to load resource: net::ERR_NETWORK_CHANGED",
-)
+EXPECTED = "Failed to load resource: the server responded with a status of"
 
 
 #: Milliseconds until a page shows what is expected, on a slow machine.
 PATIENCE = 30_000
-#: How often an address is opened whose page does not come, because the network of the machine has changed meanwhile.
-TRIES = 3
 expect.set_options(timeout=PATIENCE)
 
 
@@ -116,11 +109,7 @@ class Bed:
     async def signed_in(self, chromium: Browser, name: str, address: str = "/", **options: Any) -> Page:
         """A page whose user has signed in with a token of `allow`."""
         page = await self.page(chromium, **options)
-        for _ in range(TRIES):
-            await page.goto(address)
-            with suppress(Timeout):
-                await page.get_by_label("Token").wait_for(timeout=PATIENCE / TRIES)
-                break
+        await page.goto(address)
         await page.get_by_label("Token").fill(f"{name}-token")
         await page.get_by_role("button", name="Sign in").click()
         await page.get_by_role("banner").wait_for()
