@@ -9,7 +9,7 @@ from gateway.console.files import WEB
 
 #: Each group of commands: the modules of its pages.
 PAGES = {
-    "": ("pages/log.js", "pages/event.js", "pages/status.js", "pages/refusals.js", "pages/tokens.js"),
+    "": ("pages/log.js", "pages/diff.js", "pages/event.js", "pages/status.js", "pages/refusals.js", "pages/tokens.js"),
     "flavor": ("pages/flavors.js", "pages/flavor.js"),
     "image": ("pages/images.js", "pages/image.js"),
     "node": ("pages/nodes.js", "pages/node.js", "pages/node-join.js"),
@@ -24,6 +24,7 @@ PAGES = {
 }
 #: What the pages have of a command, if it is not its own word.
 SIGNS = {
+    "diff": '"/v1/diff"',
     "event": "/v1/events/${",
     "events": '"/v1/events"',
     "refusals": '"/v1/refusals"',

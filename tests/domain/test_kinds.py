@@ -35,6 +35,7 @@ from handlers.commands.routes import Route
 from projections.aggregates import Aggregates
 from projections.books import MODELS, TABLES, check
 from projections.model import ReadModel
+from projections.past.models import PAST_MODELS
 from tests.domain.story import at, uid
 
 
@@ -154,10 +155,9 @@ def test_each_file_of_a_kind_or_a_verb_or_a_read_model_is_in_its_list() -> None:
     assert {kind.name for kind in values(domain, Kind)} == set(KINDS)
     assert {verb.name for verb in values(domain, VmVerb)} == {verb.name for verb in VERBS}
     assert {table.kind for table in values(projections, Aggregates)} == set(TABLES) == set(KINDS)
-    models = {model.name for model in MODELS}
-    assert {model.name for model in values(projections, ReadModel)} | {
-        table.table for table in TABLES.values()
-    } == models
+    models = {model.name for model in (*MODELS, *PAST_MODELS)}
+    of_kinds = {name for table in TABLES.values() for name in (table.table, f"past_{table.table}")}
+    assert {model.name for model in values(projections, ReadModel)} | of_kinds == models
 
 
 def test_a_file_of_verbs_that_has_none_does_not_start() -> None:

@@ -21,6 +21,7 @@ from eventstore.log.follow import follow
 from eventstore.log.judge import Malformed, Tip, judge, step
 from eventstore.log.store import Change, EventStore, events_of
 from eventstore.log.upcast import all_types
+from gateway.events import audit
 from gateway.events.audit import EventView
 from handlers.world.world import World
 from projections import books, events
@@ -80,7 +81,7 @@ async def test_what_follows_a_malformed_message_is_stored_and_read(tmp_path: Pat
             for recorded in batch:
                 assert (world.take(recorded) is not None) == (recorded.position in strange), recorded
                 events.row(recorded)
-                shown = EVENT.validate_python(recorded.cloud_event(), strict=True)
+                shown = EVENT.validate_python(audit.shown(recorded), strict=True)
                 json.dumps(shown, allow_nan=False)
             seen = batch[-1].position
             if seen == await store.last_position():
@@ -178,7 +179,7 @@ def test_no_message_stops_a_reader(messages: list[tuple[str, str, str, dict[str,
         world.take(recorded)
         verifier.feed(recorded)
         events.row(recorded)
-        shown = EVENT.validate_python(recorded.cloud_event(), strict=True)
+        shown = EVENT.validate_python(audit.shown(recorded), strict=True)
         json.dumps(shown, allow_nan=False).encode()
         events_of(recorded.ref, [recorded])
         audited.apply(*books.judged(recorded))

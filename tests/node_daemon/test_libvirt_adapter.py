@@ -113,7 +113,7 @@ async def test_every_call_has_a_deadline(tmp_path: Path) -> None:
     hypervisor = LibvirtHypervisor(f"test+unix:///default?socket={socket}", "default", "test", deadline=0.2)
     more: dict[str, tuple[Any, ...]] = {"suspend": (0.3,), "restore": ("host-boot", 0.3), "addresses": ("mac",)}
     named: dict[str, dict[str, Any]] = {"open_console": {"force": False}}
-    for_all = {"domains", "capacity", "ensure_network"}
+    for_all = {"domains", "capacity", "ensure_network", "usage"}
     calls = {name for name in vars(Hypervisor) if not name.startswith("_")} - {"watch"}
     assert calls > for_all
 

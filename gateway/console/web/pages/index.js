@@ -7,6 +7,7 @@ export const PAGES = [
   {path: "/projects/:project/vms/:vm", title: "Virtual machine", permission: "vm.read", module: () => import("./vm.js")},
   {path: "/log", title: "Log", permission: "event.read", menu: {icon: "log", key: "l"}, module: () => import("./log.js")},
   {path: "/log/:position", title: "Event", permission: "event.read", module: () => import("./event.js")},
+  {path: "/diff", title: "What changed", permission: "event.read", menu: {icon: "diff", key: "w"}, module: () => import("./diff.js")},
   {path: "/operations", title: "Operations", permission: "operation.read", menu: {icon: "operation", key: "e"}, module: () => import("./operations.js")},
   {path: "/operations/:operation", title: "Operation", permission: "operation.read", module: () => import("./operation.js")},
   {path: "/nodes", title: "Nodes", permission: "node.read", menu: {icon: "node", key: "d"}, module: () => import("./nodes.js")},

@@ -2,6 +2,7 @@
 
 import {html, nothing} from "../core/html.js";
 import {moment} from "../core/format.js";
+import {linkTo} from "../core/links.js";
 import {by} from "./timeline.js";
 
 /**
@@ -24,7 +25,7 @@ export const diff = items => html`
     ${items.map(
       item => html`
         <li class=${item.what}>
-          <p><span class="diff-mark" aria-hidden="true">${MARKS[item.what]}</span> <strong>${item.kind} ${item.name ?? item.id}</strong>
+          <p><span class="diff-mark" aria-hidden="true">${MARKS[item.what]}</span> <strong>${item.kind.replaceAll("_", " ")} ${linkTo(item.kind, item.project, item.id, item.name ?? item.id)}</strong>
             ${item.project ? html`<span class="small">in ${item.project}</span>` : nothing}</p>
           ${item.words.map(text => html`<p>${text}</p>`)}
           ${item.events.map(
