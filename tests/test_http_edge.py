@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import hub
 from gateway.events import feed as feed_
 from runtime import subjects
 from runtime.local.servers import Postgres
@@ -235,6 +236,7 @@ async def consumers(api: Platform) -> int:
 async def test_a_feed_that_was_left_has_no_consumer(
     api: Platform, gateway: Served, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(hub, "LINGER", 0.1)  # the reader that all feeds have in common waits for the next feed so long
     if case.startswith("half"):  # that its client has closed shows when the next comment is sent
         monkeypatch.setattr(feed_, "HEARTBEAT", 0.5)
     before = await consumers(api)
