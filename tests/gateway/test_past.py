@@ -102,6 +102,7 @@ async def test_what_was_answered_then_is_answered_again(api: Platform) -> None:
         await eventually(lambda: api.side.wanted(vm), "wanted document")
         await api.report(vm, Power.ON, boots=1)
         await api.get(f"/v1/operations/{operation}?wait=30s")
+        await recorder.look()  # also on a slow machine, on which the life ends before the recorder has seen it
         await api.call("PATCH", of_vm, {"name": "web-2", "labels": {}})
         await api.call("POST", f"{of_vm}/stop", {})
         await api.report(vm, Power.OFF, boots=1)
@@ -267,6 +268,7 @@ async def test_tokens_belong_to_their_principals(there: World, monkeypatch: pyte
     at = await api.gateway.store.last_position()
     await done(api, "DELETE", f"/v1/tokens/{own}")
     last = await api.gateway.store.last_position()
+    await api.gateway.caught_up()
     for rows in (True, False):
         if not rows:
             monkeypatch.setattr("gateway.reads.past.ready", unavailable)
