@@ -29,6 +29,7 @@ async def oidc(cloud: Bed, issuer: Issuer) -> AsyncIterator[Bed]:
     await cloud.start_gateway(**names)
     await cloud.allow()
     yield cloud
+    await cloud.close()  # a page that still loads something would report that its gateway is gone
     cloud.faults[:] = [each for each in cloud.faults if "://fonts.googleapis.com" not in each]  # the issuer's own page
     await cloud.stop_gateway()
 
