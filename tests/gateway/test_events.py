@@ -207,6 +207,11 @@ async def test_old_ranges_are_counted_once(api: Platform, monkeypatch: pytest.Mo
     first = await counted(api, "buckets=10")
     await api.create()
     second = await counted(api, "buckets=10")
+    if second["width"] != first["width"]:  # the log has just become too long for the width before
+        del asked[0]
+        first = second
+        await api.create()
+        second = await counted(api, "buckets=10")
     assert second["width"] == first["width"]
     assert asked[0][0] == 1 and asked[1][0] > asked[0][1] - first["width"]
 
