@@ -6,22 +6,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from domain.contract import Caller, CommandRequest
 from domain.vm.preview import VmPreview
-from gateway.commands import bodies
-from gateway.commands.commands import HANDLERS_OUTDATED, PATIENCE, invalid_reply, passed_on
+from gateway.commands import asking, bodies
+from gateway.commands.commands import HANDLERS_OUTDATED, passed_on
 from gateway.http import content
 from gateway.http.parameters import path_id
-from gateway.http.problems import LOG_UNAVAILABLE, Problem
+from gateway.http.problems import Problem
 from gateway.reads.reads import answer
-from gateway.state import Gateway, caller, reflects
+from gateway.state import Gateway, reflects
 from projections.nodes import Amount
 from projections.operation_rows import WarningView, warnings
 from projections.vms import ConsideredView, considered
 from runtime import subjects
-from runtime.bus import replies, requests
+from runtime.bus import requests
 from runtime.bus.replies import Refusal
-from runtime.bus.requests import Unanswered
 
 #: The verb of the question on the bus.
 VERB = "preview"
@@ -57,28 +55,10 @@ async def preview(gateway: Gateway, request: Request) -> Response:
 
 async def asked(gateway: Gateway, request: Request, body: bodies.CreateVm) -> VmPreview:
     """The answer of handlers. Raises Problem."""
-    who = caller(request)
-    identity = who.identity
-    context = Caller(
-        actor=identity.actor,
-        credential=identity.credential,
-        grants=tuple(identity.access.grants),
-        read_only=identity.access.read_only,
-        request=who.request,
-        traceparent=who.traceparent,
-    )
     args = {**body.args(), **({"vm": body.id} if body.id is not None else {})}
-    payload = CommandRequest(args=args, context=context).body()
-    if len(payload) > gateway.nc.max_payload:
-        detail = f"a command may have at most {gateway.nc.max_payload} bytes"
-        raise Problem(413, "request_too_large", detail)
     subject = subjects.command(path_id(request, "project"), "vm", VERB)
     try:
-        return await requests.request(gateway.nc, subject, payload, PATIENCE, VmPreview.model_validate)
-    except Unanswered as error:
-        raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
-    except replies.InvalidReply as error:
-        raise invalid_reply(str(error)) from error
+        return await asking.asked(gateway, request, subject, args, VmPreview.model_validate)
     except requests.Refused as error:
         refuse(error.refusal)
 

@@ -8,18 +8,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from domain.base import Reason
-from domain.contract import Caller, CommandRequest, Json
+from domain.contract import Json
 from eventstore.parking.parking import LOG, NotParked, Parked, Parking, Status
-from gateway.commands import bodies
-from gateway.commands.commands import PATIENCE, invalid_reply, passed_on
+from gateway.commands import asking, bodies
+from gateway.commands.commands import passed_on
 from gateway.http import content, parameters
 from gateway.http.parameters import not_found
-from gateway.http.problems import LOG_UNAVAILABLE, Problem
 from gateway.reads.reads import answer, listed
-from gateway.state import Gateway, caller
+from gateway.state import Gateway
 from runtime import subjects
-from runtime.bus import replies, requests
-from runtime.bus.requests import Unanswered
+from runtime.bus import requests
 
 
 class Drop(bodies.Body):
@@ -103,24 +101,10 @@ async def drop(gateway: Gateway, request: Request) -> Response:
 async def close(gateway: Gateway, request: Request, verb: str, **more: Json) -> Response:
     """Have handlers close the record. Raises Problem."""
     source, key = named(request)
-    who = caller(request)
-    identity = who.identity
-    context = Caller(
-        actor=identity.actor,
-        credential=identity.credential,
-        grants=tuple(identity.access.grants),
-        read_only=identity.access.read_only,
-        request=who.request,
-        traceparent=who.traceparent,
-    )
-    body = CommandRequest(args={"source": source, "key": key, **more}, context=context).body()
+    args: dict[str, Json] = {"source": source, "key": key, **more}
     subject = subjects.command(subjects.SYSTEM, "parked", verb)
     try:
-        record = await requests.request(gateway.nc, subject, body, PATIENCE, Parked.model_validate)
-    except Unanswered as error:
-        raise Problem(503, "log_unavailable", LOG_UNAVAILABLE) from error
-    except replies.InvalidReply as error:
-        raise invalid_reply(str(error)) from error
+        record = await asking.asked(gateway, request, subject, args, Parked.model_validate)
     except requests.Refused as error:
         raise passed_on(error.refusal) from error
     gateway.parked.close(record)
