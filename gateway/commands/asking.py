@@ -20,8 +20,7 @@ async def asked(
 ) -> T:
     """The answer of handlers to the caller of a request, converted by `read`.
 
-    Raises requests.Refused, and Problem: 413 if the question is too large, 503 without an answer or with a malformed
-    one.
+    Raises requests.Refused, and Problem: 413 if the question is too large, 502 for a malformed answer, 503 without one.
     """
     who = caller(request)
     identity = who.identity
