@@ -26,13 +26,16 @@ CREATE TABLE heads (
     state    jsonb,
     PRIMARY KEY (kind, project, id)
 ) WITH (fillfactor = 80, toast_tuple_target = 128);
-ALTER TABLE heads ALTER COLUMN state SET STORAGE EXTERNAL;
-CREATE INDEX ON heads (kind, project, created);
-CREATE INDEX ON heads (kind, created);
+ALTER TABLE heads ALTER COLUMN kind SET STORAGE MAIN, ALTER COLUMN project SET STORAGE MAIN,
+    ALTER COLUMN id SET STORAGE MAIN, ALTER COLUMN digest SET STORAGE MAIN, ALTER COLUMN state SET STORAGE EXTERNAL;
+CREATE INDEX ON heads (kind, project, created) WHERE created > 0;
+CREATE INDEX ON heads (kind, created) WHERE created > 0;
 """
 """`gone`: null if the aggregate is not deleted, else the position of its last event: from there on no list looks at its
 rows. `state` is null if all events
-so far are of unknown types. States are stored outside of the rows, so that lists read few pages.
+so far are of unknown types. States are stored outside of the rows, so that lists read few pages; nothing else is (STORAGE MAIN): a key outside of its
+row costs a look-up for each comparison. The condition of the indexes keeps them for lists: a look-up by the key, which
+is planned while the table is empty, may otherwise read all aggregates of a project by one of them.
 """
 TABLE = bulk.Table.of(DDL, "heads", ("kind", "project", "id"))
 
@@ -88,7 +91,7 @@ def _columns(refs: Collection[Ref]) -> list[list[str]]:
 
 HEADS = ReadModel(
     name="heads",
-    version=2,
+    version=3,
     ddl=DDL,
     tables=("heads",),
     kinds=frozenset(TABLES),

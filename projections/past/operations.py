@@ -26,7 +26,9 @@ CREATE TABLE operation_heads (
     ended    bigint,
     state    text NOT NULL
 ) WITH (fillfactor = 80, toast_tuple_target = 128);
-ALTER TABLE operation_heads ALTER COLUMN state SET STORAGE EXTERNAL;
+ALTER TABLE operation_heads ALTER COLUMN id SET STORAGE MAIN, ALTER COLUMN project SET STORAGE MAIN,
+    ALTER COLUMN kind SET STORAGE MAIN, ALTER COLUMN resource SET STORAGE MAIN, ALTER COLUMN owner SET STORAGE MAIN,
+    ALTER COLUMN state SET STORAGE EXTERNAL;
 CREATE INDEX ON operation_heads (created);
 CREATE INDEX ON operation_heads (owner, created);
 CREATE INDEX ON operation_heads (resource, created);
@@ -41,7 +43,8 @@ CREATE TABLE past_operations (
     state    text,
     PRIMARY KEY (id, position)
 ) WITH (toast_tuple_target = 256);
-ALTER TABLE past_operations ALTER COLUMN state SET STORAGE MAIN;
+ALTER TABLE past_operations ALTER COLUMN id SET STORAGE MAIN, ALTER COLUMN origin SET STORAGE MAIN,
+    ALTER COLUMN type SET STORAGE MAIN, ALTER COLUMN status SET STORAGE MAIN, ALTER COLUMN state SET STORAGE MAIN;
 """
 """`ended`: position of the event since which the operation has ended. `step`: whether the event carries the id of the
 operation and is of its aggregate. `origin`: the aggregate of the event, if the operation was not open yet: then it is a
@@ -165,7 +168,7 @@ async def save(session: Session, before: Mapping[Key, Head | Version], after: Ma
 
 OPERATIONS = ReadModel(
     name="past_operations",
-    version=operation_rows.OPERATIONS.version * 100,
+    version=operation_rows.OPERATIONS.version * 100 + 1,
     ddl=DDL,
     tables=("past_operations", "operation_heads"),
     load=load,

@@ -123,7 +123,7 @@ async def where_page(
                     WHERE v.project = h.project AND v.id = h.id AND v.position <= %(at_position)s
                     ORDER BY v.position DESC LIMIT 1
                 ) v
-                WHERE h.kind = %(of_kind)s AND h.created <= %(at_position)s
+                WHERE h.kind = %(of_kind)s AND h.created > 0 AND h.created <= %(at_position)s
                 AND (h.gone IS NULL OR h.gone > %(at_position)s) AND NOT v.deleted
             ) r WHERE created > %(after)s AND ({where}) ORDER BY created LIMIT %(limit)s""",  # noqa: S608
         {"at_position": position, "of_kind": table.kind, "after": after, "limit": limit + 1, **params},

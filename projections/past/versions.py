@@ -16,7 +16,10 @@ from projections.aggregates import Aggregates, cleaned
 from projections.model import ReadModel, Row, Session, Step
 
 #: Raise it when the columns of these tables, or the meaning of a row, change.
-FORMAT = 0
+FORMAT = 1
+
+#: The types of columns whose values Postgres may compress or store outside of the row.
+TEXTS = ("text", "text[]")
 
 #: How a NUL character is written in JSON.
 NUL = "\\u0000"
@@ -34,13 +37,16 @@ def read_model(table: Aggregates[Any, Any]) -> ReadModel[Key, Row[Any]]:
     """The read model with all versions of these aggregates. Its version follows from that of `table`."""
     name = name_of(table)
     columns = "".join(f"{column} {table.rows.types[column]}, " for column in table.columns)
+    given = [column for column in table.columns if table.rows.types[column] in TEXTS]
+    # MAIN: a value that filters compare is never moved out of its row, where each comparison would look it up.
+    inside = ", ".join(f"ALTER COLUMN {column} SET STORAGE MAIN" for column in ("project", "id", *given, "shown"))
     ddl = f"""
         CREATE TABLE {name} (
             project text NOT NULL, id text NOT NULL, position bigint NOT NULL, version int NOT NULL,
             deleted boolean NOT NULL, {columns}shown text NOT NULL,
             PRIMARY KEY (project, id, position)
         ) WITH (toast_tuple_target = 256);
-        ALTER TABLE {name} ALTER COLUMN shown SET STORAGE MAIN;
+        ALTER TABLE {name} {inside};
     """
     rows_of = bulk.Table.of(ddl, name, ("project", "id", "position"))
 
