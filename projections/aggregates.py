@@ -40,9 +40,6 @@ COMMON = """
 `shown` is the API's JSON, which lists consist of.
 """
 
-#: Storage of a table whose rows have more than 2,000 bytes: they are neither compressed nor split.
-WHOLE_ROWS = "toast_tuple_target = 8160"
-
 #: What stands for a NUL character in JSON that Postgres can store.
 REPLACED = "\\ufffd"
 

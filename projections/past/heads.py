@@ -12,8 +12,9 @@ from projections import bulk
 from projections.books import TABLES
 from projections.database import Connection, select
 from projections.model import Batch, ReadModel, Row, Session, Step
+from projections.storage import inside
 
-DDL = """
+DDL = f"""
 CREATE TABLE heads (
     kind     text NOT NULL,
     project  text NOT NULL,
@@ -26,16 +27,15 @@ CREATE TABLE heads (
     state    jsonb,
     PRIMARY KEY (kind, project, id)
 ) WITH (fillfactor = 80, toast_tuple_target = 128);
-ALTER TABLE heads ALTER COLUMN kind SET STORAGE MAIN, ALTER COLUMN project SET STORAGE MAIN,
-    ALTER COLUMN id SET STORAGE MAIN, ALTER COLUMN digest SET STORAGE MAIN, ALTER COLUMN state SET STORAGE EXTERNAL;
+{inside("heads", ("kind", "project", "id", "digest"))}
+ALTER TABLE heads ALTER COLUMN state SET STORAGE EXTERNAL;
 CREATE INDEX ON heads (kind, project, created) WHERE created > 0;
 CREATE INDEX ON heads (kind, created) WHERE created > 0;
 """
 """`gone`: null if the aggregate is not deleted, else the position of its last event: from there on no list looks at its
-rows. `state` is null if all events
-so far are of unknown types. States are stored outside of the rows, so that lists read few pages; nothing else is (STORAGE MAIN): a key outside of its
-row costs a look-up for each comparison. The condition of the indexes keeps them for lists: a look-up by the key, which
-is planned while the table is empty, may otherwise read all aggregates of a project by one of them.
+rows. `state` is null if all events so far are of unknown types. States are stored outside of the rows, so that lists
+read few pages; keys are not. The condition of the indexes keeps them for lists: a look-up by the key, which is planned
+while the table is empty, might otherwise read all aggregates of a project by one of them.
 """
 TABLE = bulk.Table.of(DDL, "heads", ("kind", "project", "id"))
 

@@ -14,8 +14,9 @@ from projections import bulk, operation_rows
 from projections.database import LONGEST, Connection, clean_json, key, select
 from projections.model import NO_ROW, Batch, ReadModel, Session, Step
 from projections.operation_rows import STORED, Kept, touched
+from projections.storage import inside
 
-DDL = """
+DDL = f"""
 CREATE TABLE operation_heads (
     id       text PRIMARY KEY,
     created  bigint NOT NULL,
@@ -26,9 +27,8 @@ CREATE TABLE operation_heads (
     ended    bigint,
     state    text NOT NULL
 ) WITH (fillfactor = 80, toast_tuple_target = 128);
-ALTER TABLE operation_heads ALTER COLUMN id SET STORAGE MAIN, ALTER COLUMN project SET STORAGE MAIN,
-    ALTER COLUMN kind SET STORAGE MAIN, ALTER COLUMN resource SET STORAGE MAIN, ALTER COLUMN owner SET STORAGE MAIN,
-    ALTER COLUMN state SET STORAGE EXTERNAL;
+{inside("operation_heads", ("id", "project", "kind", "resource", "owner"))}
+ALTER TABLE operation_heads ALTER COLUMN state SET STORAGE EXTERNAL;
 CREATE INDEX ON operation_heads (created);
 CREATE INDEX ON operation_heads (owner, created);
 CREATE INDEX ON operation_heads (resource, created);
@@ -43,8 +43,7 @@ CREATE TABLE past_operations (
     state    text,
     PRIMARY KEY (id, position)
 ) WITH (toast_tuple_target = 256);
-ALTER TABLE past_operations ALTER COLUMN id SET STORAGE MAIN, ALTER COLUMN origin SET STORAGE MAIN,
-    ALTER COLUMN type SET STORAGE MAIN, ALTER COLUMN status SET STORAGE MAIN, ALTER COLUMN state SET STORAGE MAIN;
+{inside("past_operations", ("id", "origin", "type", "status", "state"))}
 """
 """`ended`: position of the event since which the operation has ended. `step`: whether the event carries the id of the
 operation and is of its aggregate. `origin`: the aggregate of the event, if the operation was not open yet: then it is a

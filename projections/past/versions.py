@@ -14,6 +14,7 @@ from eventstore.log.envelope import Ref
 from projections import bulk
 from projections.aggregates import Aggregates, cleaned
 from projections.model import ReadModel, Row, Session, Step
+from projections.storage import inside
 
 #: Raise it when the columns of these tables, or the meaning of a row, change.
 FORMAT = 1
@@ -38,15 +39,13 @@ def read_model(table: Aggregates[Any, Any]) -> ReadModel[Key, Row[Any]]:
     name = name_of(table)
     columns = "".join(f"{column} {table.rows.types[column]}, " for column in table.columns)
     given = [column for column in table.columns if table.rows.types[column] in TEXTS]
-    # MAIN: a value that filters compare is never moved out of its row, where each comparison would look it up.
-    inside = ", ".join(f"ALTER COLUMN {column} SET STORAGE MAIN" for column in ("project", "id", *given, "shown"))
     ddl = f"""
         CREATE TABLE {name} (
             project text NOT NULL, id text NOT NULL, position bigint NOT NULL, version int NOT NULL,
             deleted boolean NOT NULL, {columns}shown text NOT NULL,
             PRIMARY KEY (project, id, position)
         ) WITH (toast_tuple_target = 256);
-        ALTER TABLE {name} {inside};
+        {inside(name, ("project", "id", *given, "shown"))}
     """
     rows_of = bulk.Table.of(ddl, name, ("project", "id", "position"))
 
