@@ -76,7 +76,14 @@ async def test_the_table_of_vms_does_not_grow_with_their_changes(postgres: Postg
         await copies.make(conn, [VM_TABLE.read_model], "slope")
         await conn.execute("ALTER TABLE vms SET (autovacuum_enabled = off)")
         for change in range(12):
-            of_type = {"text": "ready", "text[]": [], "boolean": False, "jsonb": text, "int": change, "bigint": change}
+            of_type: dict[str, object] = {
+                "text": "ready",
+                "text[]": [],
+                "boolean": False,
+                "jsonb": text,
+                "int": change,
+                "bigint": change,
+            }
             for vm in range(0, 60, 20):
                 rows = [[of_type[of] for of in columns.values()] for _ in range(20)]
                 for number, row in enumerate(rows, start=vm):
@@ -84,9 +91,9 @@ async def test_the_table_of_vms_does_not_grow_with_their_changes(postgres: Postg
                     row[list(columns).index("shown")] = text
                     row[list(columns).index("phase")] = f"phase {change}"
                 await bulk.put(conn, VM_TABLE.rows, rows)
-        row = await (await conn.execute("SELECT pg_relation_size('vms') / 8192 AS pages")).fetchone()
-    assert row is not None
-    assert row["pages"] <= 60
+        found = await (await conn.execute("SELECT pg_relation_size('vms') / 8192 AS pages")).fetchone()
+    assert found is not None
+    assert found["pages"] <= 60
 
 
 async def read_rows(conn: database.Connection) -> dict[str, int]:
