@@ -8,19 +8,16 @@ import hmac
 import os
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 from gateway.access.identity import Identity
-from gateway.access.sealing import Seal, value_of
+from gateway.access.sealing import Ended, Seal, set_cookie, value_of
 
 #: Seconds that somebody has at the issuer.
 SECONDS = 600
 #: Maximum number of characters of an address to come back to.
 MOST_PAGE = 1500
-#: Maximum number of ended sign-ins that are remembered; the oldest are removed.
-MOST_ENDED = 10_000
 #: Where a sign-in ends at the issuer, which has to know this address.
 DONE = "/v1/login/done"
 #: The first page of the console.
@@ -76,7 +73,7 @@ class Attempts:
     key: bytes
     tls: bool = False
     now: Callable[[], float] = time.time
-    _ended: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _ended: Ended = field(default_factory=Ended)
 
     @property
     def name(self) -> str:
@@ -104,9 +101,7 @@ class Attempts:
             raise SignInRefused("late", f"it took more than {SECONDS} s")
         if attempt.state in self._ended:
             raise SignInRefused("lost", "it has ended before")
-        self._ended[attempt.state] = None
-        while len(self._ended) > MOST_ENDED:
-            self._ended.popitem(last=False)
+        self._ended.add(attempt.state)
         return attempt
 
     def forgotten(self) -> str:
@@ -115,8 +110,7 @@ class Attempts:
 
     def _set_cookie(self, value: str, seconds: int) -> str:
         # Lax: the browser comes back from another site, by a link.
-        parts = [f"{self.name}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly", "SameSite=Lax"]
-        return "; ".join([*parts, "Secure"] if self.tls else parts)
+        return set_cookie(self.name, value, seconds, site="Lax", tls=self.tls)
 
 
 def is_page(address: str) -> bool:

@@ -1,11 +1,12 @@
-"""Text that a browser keeps for the gateways, and cannot read or change: AES-GCM with a key of its purpose."""
+"""Cookies with what a browser keeps for the gateways, and cannot read or change: AES-GCM with a key of its purpose."""
 
 import base64
 import hashlib
 import hmac
 import json
 import os
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
@@ -13,6 +14,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 _NONCE = 12
+#: Maximum number of ids that are remembered as ended; the oldest are removed.
+MOST_ENDED = 10_000
 
 
 def derived(key: bytes, purpose: bytes) -> bytes:
@@ -52,3 +55,24 @@ def value_of(cookies: str | None, name: str) -> str | None:
     except CookieError as error:
         raise ValueError("these are no cookies") from error
     return found.value if found is not None and found.value else None
+
+
+def set_cookie(name: str, value: str, seconds: int, *, site: str, tls: bool) -> str:
+    """The value of a `Set-Cookie` that scripts cannot read. `site`: its SameSite. With 0 seconds it is removed."""
+    parts = [f"{name}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly", f"SameSite={site}"]
+    return "; ".join([*parts, "Secure"] if tls else parts)
+
+
+@dataclass
+class Ended:
+    """The ids of what has ended once and may not be used again. It remembers the last MOST_ENDED of them."""
+
+    _ids: OrderedDict[str, None] = field(default_factory=OrderedDict)
+
+    def __contains__(self, id_: str) -> bool:
+        return id_ in self._ids
+
+    def add(self, id_: str) -> None:
+        self._ids[id_] = None
+        while len(self._ids) > MOST_ENDED:
+            self._ids.popitem(last=False)

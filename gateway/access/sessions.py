@@ -14,17 +14,14 @@ import hashlib
 import hmac
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
-from gateway.access.sealing import Seal, derived, value_of
+from gateway.access.sealing import Ended, Seal, derived, set_cookie, value_of
 from gateway.http.problems import Problem
 
 #: Seconds after which a browser has to send its token again.
 SECONDS = 8 * 3600
-#: Maximum number of ended sessions that are remembered; the oldest are removed.
-MOST_ENDED = 10_000
 CSRF_HEADER = "X-CSRF-Token"
 #: The methods that change nothing.
 SAFE = frozenset({"GET", "HEAD"})
@@ -66,7 +63,7 @@ class Sessions:
     key: bytes
     tls: bool = False
     now: Callable[[], float] = time.time
-    _ended: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    _ended: Ended = field(default_factory=Ended)
 
     @property
     def name(self) -> str:
@@ -99,9 +96,7 @@ class Sessions:
 
     def end(self, session: Session) -> str:
         """End a session. Returns the value of a `Set-Cookie` that removes the cookie."""
-        self._ended[session.id] = None
-        while len(self._ended) > MOST_ENDED:
-            self._ended.popitem(last=False)
+        self._ended.add(session.id)
         return self._set_cookie("", 0)
 
     def csrf(self, session: Session) -> str:
@@ -135,5 +130,4 @@ class Sessions:
         return Seal(self.key, b"seal").close(values)
 
     def _set_cookie(self, value: str, seconds: int) -> str:
-        parts = [f"{self.name}={value}", "Path=/", f"Max-Age={seconds}", "HttpOnly", "SameSite=Strict"]
-        return "; ".join([*parts, "Secure"] if self.tls else parts)
+        return set_cookie(self.name, value, seconds, site="Strict", tls=self.tls)
