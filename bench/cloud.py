@@ -7,7 +7,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -179,12 +179,19 @@ async def servers(prepare: Callable[[Path], None] | None, **settings: str) -> As
 
     `prepare`: called with the empty folder before the servers start; None: nothing is prepared.
     """
-    async with AsyncExitStack() as stack:
-        folder = stack.enter_context(home("bench"))
-        if "NEBULA_LIBVIRT_URI" in settings:
-            stack.callback(_remove_guests, settings["NEBULA_LIBVIRT_URI"], folder)
+    with home("bench") as folder:
         if prepare is not None:
             await asyncio.to_thread(prepare, folder)
+        async with servers_in(folder, settings) as made:
+            yield made
+
+
+@asynccontextmanager
+async def servers_in(folder: Path, settings: Mapping[str, str]) -> AsyncIterator[Cloud]:
+    """The same in a folder that stays, and may have the data of an earlier run."""
+    async with AsyncExitStack() as stack:
+        if "NEBULA_LIBVIRT_URI" in settings:
+            stack.callback(_remove_guests, settings["NEBULA_LIBVIRT_URI"], folder)
         authority = Authority(folder)
         server = await start_nats(folder, accounts=authority)
         stack.push_async_callback(server.stop)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from nats.js.errors import NotFoundError
 
+from bench import past
 from bench.scale import lists, models, rows
 from bench.scale.goals import GOALS
 from bench.scale.lives import AFTER_PLACEMENT, Life, nodes
@@ -127,3 +128,30 @@ async def test_each_list_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyP
     found = await lists.measure(10 * VMS, tmp_path)
     assert found["lists"] > len(lists.choices()), "some have a deep page too"
     assert found["vms_ratio"] > 0
+
+
+async def test_reads_of_the_past_are_measured_on_a_log_with_a_large_project(tmp_path: Path, open_folder: Path) -> None:
+    options: dict[str, Any] = {"vms": 120, "inside": 20, "rounds": 2, "home": tmp_path, "rows": open_folder}
+    found = await past.measure(**options)
+    assert found["events"] > 9 * 120 and not found["rows_kept"]
+    assert found["past_events_per_second"] > 0 and found["past_bytes_per_event"] > 0
+    of_lists = found["lists"]["lists"]
+    assert 40 <= of_lists["no filter"]["items"] <= 46
+    assert of_lists["name=nobody"]["items"] == 0
+    assert found["lists"]["p99_ms"] == max(
+        page["p99_ms"] for each in of_lists.values() for page in each.values() if isinstance(page, dict)
+    )
+    assert found["marks"]["first_events"] == found["events"] - 1
+    assert found["diffs"]["ranges"]["one VM"]["items"] == 1
+    assert {each["outcome"] for each in found["goals"].values()} <= {"reached", "not reached"}
+    again = await past.measure(**options)
+    assert again["rows_kept"] and again["past_seconds"] == found["past_seconds"]
+    assert again["lists"]["lists"]["no filter"]["items"] == of_lists["no filter"]["items"]
+
+
+def test_each_so_many_th_vm_is_of_the_large_project() -> None:
+    """And all else of the life is as it is without it."""
+    for number in range(50):
+        usual, other = Life(number, 50), Life(number, 50, 5)
+        assert (other.id, other.node, other.deleted) == (usual.id, usual.node, usual.deleted)
+        assert other.ref.project == ("project-00" if number % 5 == 0 else usual.ref.project)

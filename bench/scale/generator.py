@@ -86,14 +86,14 @@ def of_nodes(events: dict[str, list[Event]]) -> list[tuple[Ref, Sequence[Event]]
     return [(Ref(subjects.SYSTEM, "node", node), of_node) for node, of_node in events.items()]
 
 
-async def write(nc: Client, home: Path, vms: int) -> None:
-    """Write the whole log to a server that has the platform's streams, and the keys to `home`."""
+async def write(nc: Client, home: Path, vms: int, every: int = 0) -> None:
+    """Write the whole log to a server that has the platform's streams, and the keys to `home`. `every`: as of Life."""
     keys = await begin(home / EVENT_KEYS, EventStore(nc))
     writer = Writer(EventStore(nc, keys, timeout=60))
     store, ring = KeyStore(nc, timeout=60), Ring(home / MASTER_KEY)
     await writer.all(list(cloud(vms)))
     for start in range(0, vms, AT_ONCE):
-        lives = [Life(number, vms) for number in range(start, min(vms, start + AT_ONCE))]
+        lives = [Life(number, vms, every) for number in range(start, min(vms, start + AT_ONCE))]
         await writer.all([life.requested() for life in lives])
         await writer.place(lives)
         for step in AFTER_PLACEMENT:
@@ -109,7 +109,7 @@ def key_of(life: Life, ring: Ring) -> bytes:
     return b"" if life.deleted else ring.wrap(life.id, secrets.token_bytes(32))
 
 
-async def generate(home: Path, vms: int) -> None:
+async def generate(home: Path, vms: int, every: int = 0) -> None:
     """Make the store of a server with such a log in an empty folder."""
     lazy = home / "nats.conf"
     lazy.write_text(NATS_CONF.read_text().replace("sync_interval: always", "sync_interval: 2m"))
@@ -118,7 +118,7 @@ async def generate(home: Path, vms: int) -> None:
         nc = QuickClient()
         await nc.connect(server.url)
         await streams.ensure_all(nc.jetstream(), 1)
-        await write(nc, home, vms)
+        await write(nc, home, vms, every)
         await nc.close()
     finally:
         await server.stop()

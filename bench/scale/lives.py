@@ -130,12 +130,16 @@ def joined(number: int) -> list[Event]:
 
 
 class Life:
-    """The life of one VM, in steps. Each step is one append, or None if this VM does not have it."""
+    """The life of one VM, in steps. Each step is one append, or None if this VM does not have it.
 
-    def __init__(self, number: int, vms: int) -> None:
+    `every`: each so-many-th VM is of the first project, which is large then; 0: all projects are of one size.
+    """
+
+    def __init__(self, number: int, vms: int, every: int = 0) -> None:
         chance = random.Random(number)
         self.id = str(UUID(int=chance.getrandbits(128), version=4))
-        self.ref = Ref(project(chance.randrange(PROJECTS)), "vm", self.id)
+        place = chance.randrange(PROJECTS)
+        self.ref = Ref(project(0 if every and number % every == 0 else place), "vm", self.id)
         self._number, self._chance = number, chance
         self._at = START + timedelta(seconds=number)
         self._flavor = chance.choice(list(SIZES))

@@ -29,19 +29,19 @@ def default_home() -> Path:
     return Path(cache) / "nebula-bench"
 
 
-async def log_of(vms: int, home: Path | None = None) -> Path:
+async def log_of(vms: int, home: Path | None = None, every: int = 0) -> Path:
     """The folder with the log of a cloud with so many VMs, which is made if it is not there. Do not start a server on
-    it.
+    it. `every`: as of Life.
     """
     base = home or default_home()
     base.mkdir(parents=True, exist_ok=True)
-    folder = base / f"log-{VERSION}-{vms}"
+    folder = base / f"log-{VERSION}-{vms}{f'-{every}' if every else ''}"
     with only_one(base / f"{folder.name}.lock"):
         if not folder.exists():
             new = folder.with_suffix(".new")
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir()
-            await generate(new, vms)
+            await generate(new, vms, every)
             new.rename(folder)
     return folder
 
