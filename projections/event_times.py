@@ -9,10 +9,9 @@ import asyncio
 from array import array
 from datetime import UTC, datetime, timedelta
 
-from projections.database import Pool, fetch
+from projections.database import Pool, ReadModelsUnavailable, fetch
+from projections.marks import WIDTH
 
-#: The number of positions in a block.
-WIDTH = 1000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 #: Times of a block without events: no time is in it.
@@ -27,13 +26,18 @@ class EventTimes:
         self._greatest = array("q")
         self._lock = asyncio.Lock()
 
-    async def positions(self, pool: Pool, since: datetime | None, until: datetime | None) -> tuple[int, int, int]:
+    async def positions(
+        self, pool: Pool, since: datetime | None, until: datetime | None, past: Pool | None = None
+    ) -> tuple[int, int, int]:
         """The first and the last position that events of these times can have (inclusive), up to the position of the
         index, which is the third value.
 
-        Raises ReadModelsUnavailable.
+        `past`: the pool of the past, which knows old blocks without a look at their events. Raises
+        ReadModelsUnavailable.
         """
         async with self._lock:
+            if past is not None and not self._least:
+                await self._ask(past)
             least, greatest, reached = await self._all(pool)
         first, last = 1, reached
         if since is not None:
@@ -45,6 +49,24 @@ class EventTimes:
             block = next((number for number in range(len(least) - 1, -1, -1) if least[number] <= at), None)
             last = 0 if block is None else min(reached, (block + 1) * WIDTH)
         return first, last, reached
+
+    async def _ask(self, past: Pool) -> None:
+        """All blocks that the past has wholly."""
+        try:
+            found = await fetch(
+                past,
+                """SELECT block, min(least) AS least, max(greatest) AS greatest FROM counts
+                   WHERE (block + 1) * %(width)s <= c.position GROUP BY 1""",
+                {"width": WIDTH},
+                order="block",
+            )
+        except ReadModelsUnavailable:
+            return
+        times = {row["block"]: (microseconds(row["least"]), microseconds(row["greatest"])) for row in found.rows}
+        for block in range(found.position // WIDTH):
+            low, high = times.get(block, _NONE)
+            self._least.append(low)
+            self._greatest.append(high)
 
     async def _all(self, pool: Pool) -> tuple["array[int]", "array[int]", int]:
         """The times of all blocks, of which those that cannot change any more are kept."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from projections.database import Mine, Pool, fetch
+from projections.database import Mine, Pool, fetch, of_begins, since
 
+#: The number of positions in a block of the past (`past/counts.py`), which counts them.
+WIDTH = 1000
 #: The maximum number of counts that are kept. Each needs about 200 bytes.
 MOST_KEPT = 5000
 
@@ -28,27 +30,38 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The events that are counted: those of a project, of a VM, and of the projects `mine`; None stands for all."""
+    """The events that are counted: those of a project, of a VM, and of the projects `mine`; None stands for all.
+
+    `begins`: of these projects, only events from a position on.
+    """
 
     project: str | None
     vm: str | None
     mine: tuple[str, ...] | None
+    begins: tuple[tuple[str, int], ...] = ()
 
     @property
     def conditions(self) -> str:
-        found = ["position BETWEEN %(first)s AND %(last)s"]
-        if self.project is not None:
-            found.append("owner = %(project)s")
+        """Of the events, without the positions."""
+        found = [since(dict(self.begins), "owner", "position"), *self.of_owners]
         if self.vm is not None:
             found.append("kind = 'vm' AND id = %(vm)s")
+        return " AND ".join(found)
+
+    @property
+    def of_owners(self) -> list[str]:
+        """The conditions on whose they are."""
+        found = []
+        if self.project is not None:
+            found.append("owner = %(project)s")
         if self.mine is not None:
             found.append("owner = ANY(%(mine)s)")
-        return " AND ".join(found)
+        return found
 
     @property
     def values(self) -> Mapping[str, object]:
         mine: Mine = None if self.mine is None else list(self.mine)
-        return {"project": self.project, "vm": self.vm, "mine": mine}
+        return {"project": self.project, "vm": self.vm, "mine": mine, **of_begins(dict(self.begins))}
 
 
 @dataclass
@@ -71,25 +84,73 @@ class Kept:
             count -= len(forgotten)
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Events from position `low` to `high` that are counted already: `ranges` has the number of each range, how many
+    there are, and the position of the first one.
+    """
+
+    low: int
+    high: int
+    ranges: Sequence[tuple[int, int, int]] = ()
+
+
+async def counted(pool: Pool, scope: Scope, first: int, last: int, width: int) -> Counted | None:
+    """What the past has counted between two positions: the whole blocks of it. None if that does not help.
+
+    `pool`: that of the past. Raises ReadModelsUnavailable.
+    """
+    if width % WIDTH or scope.vm is not None or scope.begins:
+        return None
+    lowest = -(-(first - 1) // WIDTH)
+    found = await fetch(
+        pool,
+        f"""SELECT block * {WIDTH} / %(width)s AS number, sum(events)::bigint AS events, min(first) AS first
+            FROM counts WHERE block >= %(lowest)s AND (block + 1) * {WIDTH} <= least(%(last)s, c.position)
+            AND {" AND ".join(scope.of_owners) or "true"} GROUP BY 1""",  # noqa: S608
+        {"width": width, "lowest": lowest, "last": last, **scope.values},
+        order="number",
+        planned=False,
+    )
+    high = min(last, found.position) // WIDTH * WIDTH
+    ranges = [(row["number"], row["events"], row["first"]) for row in found.rows]
+    return Counted(lowest * WIDTH + 1, high, ranges) if high > lowest * WIDTH else None
+
+
 async def marks(
-    pool: Pool, scope: Scope, first: int, last: int, width: int, failures: Sequence[str]
+    pool: Pool, scope: Scope, first: int, last: int, width: int, failures: Sequence[str], known: Counted | None = None
 ) -> tuple[list[Mark], int]:
     """The ranges between two positions that have events, in their order; and the log position.
 
-    `failures`: the types of events that say that something failed. Raises ReadModelsUnavailable.
+    `failures`: the types of events that say that something failed. `known`: what need not be counted. Raises
+    ReadModelsUnavailable.
     """
     where = scope.conditions
+    known = known or Counted(last + 1, last)
     found = await fetch(
         pool,
-        f"""WITH counted AS (
-                SELECT (position - 1) / %(width)s AS number, count(*) AS events, min(position) AS first
-                FROM events WHERE {where} GROUP BY 1),
+        f"""WITH parts AS (
+                SELECT * FROM unnest(%(numbers)s::bigint[], %(counts)s::bigint[], %(firsts)s::bigint[])
+                    AS k (number, events, first)
+                UNION ALL SELECT (position - 1) / %(width)s, count(*), min(position)
+                FROM events WHERE position BETWEEN %(first)s AND %(low)s AND {where} GROUP BY 1
+                UNION ALL SELECT (position - 1) / %(width)s, count(*), min(position)
+                FROM events WHERE position BETWEEN %(high)s AND %(last)s AND {where} GROUP BY 1),
+            counted AS (
+                SELECT number, sum(events)::bigint AS events, min(first) AS first FROM parts GROUP BY 1),
             failed AS (
                 SELECT (position - 1) / %(width)s AS number, count(*) AS failures
-                FROM events WHERE type = ANY(%(failures)s) AND {where} GROUP BY 1)
+                FROM events WHERE type = ANY(%(failures)s) AND position BETWEEN %(first)s AND %(last)s
+                AND {where} GROUP BY 1)
             SELECT c.number, c.events, coalesce(f.failures, 0) AS failures, c.first, e.time
             FROM counted c JOIN events e ON e.position = c.first LEFT JOIN failed f ON f.number = c.number""",  # noqa: S608
-        {"first": first, "last": last, "width": width, "failures": list(failures), **scope.values},
+        {
+            **{"first": first, "last": last, "width": width, "failures": list(failures), **scope.values},
+            **{"low": min(last, known.low - 1), "high": known.high + 1},
+            "numbers": [number for number, _, _ in known.ranges],
+            "counts": [events for _, events, _ in known.ranges],
+            "firsts": [position for _, _, position in known.ranges],
+        },
         order="number",
         planned=False,
     )

@@ -15,10 +15,11 @@ from domain.access import EVENT_READ
 from domain.kinds import KINDS
 from gateway.http import parameters
 from gateway.reads.reads import answer
-from gateway.state import Gateway, mine, rows_reflect
+from gateway.state import Gateway, begins, mine, rows_reflect
 from gateway.writes import ANY
 from projections import marks as rows, times
-from projections.marks import Mark, Scope
+from projections.database import ReadModelsUnavailable
+from projections.marks import Counted, Mark, Scope
 
 #: Ends of names of event types that say that something failed.
 _FAILS = ("Failed", "TimedOut", "Rejected", "Lost", "Unschedulable")
@@ -64,7 +65,8 @@ async def marks(gateway: Gateway, request: Request) -> Response:
     end = await rows.reached(gateway.pool)
     first, last = await bound(gateway, request, "from", end), await bound(gateway, request, "to", end)
     first, last = max(1, first if first is not None else 1), min(end, last if last is not None else end)
-    scope = Scope(project, vm, None if seen is None else tuple(seen))
+    again = begins(gateway, request, EVENT_READ)
+    scope = Scope(project, vm, None if seen is None else tuple(seen), tuple(sorted(again.items())))
     width = width_of(first, max(first, last), most)
     found: list[Mark] = []
     if first <= last:
@@ -92,17 +94,24 @@ async def counted(
     whole = range(low + ((first - 1) % width > 0), high + (last % width == 0))  # those that are not cut off
     unknown = [number for number in range(low, high + 1) if number not in whole or number not in known]
     found = {number: mark for number in whole if (mark := known.get(number)) is not None}
-    for begins, ends in runs(unknown):
-        start, stop = max(first, begins * width + 1), min(last, (ends + 1) * width)
-        fresh, end = await rows.marks(gateway.pool, scope, start, stop, width, FAILURES)
+    for lowest, highest in runs(unknown):
+        start, stop = max(first, lowest * width + 1), min(last, (highest + 1) * width)
+        past = await counts_of_the_past(gateway, scope, start, stop, width)
+        fresh, end = await rows.marks(gateway.pool, scope, start, stop, width, FAILURES, past)
         counts = {mark.number: mark for mark in fresh}
         found |= counts
-        if (ends + 1) * width <= end:
-            known |= {number: counts.get(number) for number in range(begins, ends + 1) if number in whole}
-        else:
-            known |= {number: counts.get(number) for number in range(begins, ends) if number in whole}
+        kept = highest + 1 if (highest + 1) * width <= end else highest
+        known |= {number: counts.get(number) for number in range(lowest, kept) if number in whole}
     gateway.marks.trim()
     return [found[number] for number in sorted(found)], end
+
+
+async def counts_of_the_past(gateway: Gateway, scope: Scope, first: int, last: int, width: int) -> Counted | None:
+    """What the past has counted already; None if it cannot be asked."""
+    try:
+        return await rows.counted(gateway.past.pool, scope, first, last, width)
+    except ReadModelsUnavailable:
+        return None
 
 
 def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:

@@ -18,9 +18,9 @@ from gateway.reads.reads import listed, page_key
 from gateway.state import Gateway
 from gateway.words import events as words, fields
 from projections import times
-from projections.past import changes, queries
-from projections.past.changes import Sample
-from projections.past.queries import Changed, Then
+from projections.past import changes
+from projections.past.changes import Changed, Range, Sample
+from projections.past.queries import Then
 
 LIST = "diff"
 #: What is said of a resource of which no fields are compared.
@@ -75,17 +75,15 @@ async def diff(gateway: Gateway, request: Request) -> Response:
         last = await gateway.store.last_position()
     await moments.reached(gateway, max(last, parameters.position(request, "min_position") or 0))
     begins = await past.begins(gateway, request, EVENT_READ, last)
-    found = await queries.changed(
-        gateway.past.pool,
-        *(first, last, after, limit + 1),
-        project=project,
-        kind=kind,
-        id_=id_.lower() if id_ is not None and parameters.UUID.fullmatch(id_.lower()) else id_,
+    within = Range(
+        *(first, last, project, kind),
+        id=id_.lower() if id_ is not None and parameters.UUID.fullmatch(id_.lower()) else id_,
         mine=past.shown_of(begins),
         begins=begins or {},
     )
+    found = await changes.changed(gateway.past.pool, within, after, limit + 1)
     kept = found[:limit]
-    samples = await changes.samples(gateway.past.pool, {each.ref: each.position for each in kept}, last)
+    samples = await changes.samples(gateway.past.pool, kept, within)
     items = [item(each, samples.get(each.ref, Sample([], 0)), begins) for each in kept]
     return listed(request, LIST, items, kept[-1].position if len(found) > limit else None, last)
 

@@ -5,17 +5,27 @@ yet, and every function raises ReadModelsUnavailable while Postgres cannot be as
 `mine`: only rows that belonged to one of these projects then; None: all.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any
 
 from eventstore.log.envelope import Ref
 from projections import database
 from projections.aggregates import Aggregates, V
-from projections.books import TABLES
-from projections.database import SCHEMA, Mine, Params, Pool, ReadModelsUnavailable, Snapshot, fetch
+from projections.database import (
+    NEVER,
+    SCHEMA,
+    Begins,
+    Mine,
+    Params,
+    Pool,
+    ReadModelsUnavailable,
+    Snapshot,
+    fetch,
+    of_begins,
+    since,
+)
 from projections.operation_rows import COLUMNS as OPERATION_COLUMNS, OperationView, shown
 from projections.pages import Page, cut
 from projections.past.models import PAST
@@ -24,7 +34,6 @@ from projections.projects import PROJECTS
 
 #: Clocks of handlers differ: so many of the latest times before a time are looked at for the greatest position.
 CLOSE = 1000
-NEVER: Mapping[str, int] = MappingProxyType({})
 #: The search path of reads: the past, and the index of events of the present.
 SEARCH_PATH = f"{PAST.schema},{SCHEMA}"
 
@@ -41,19 +50,6 @@ class Then:
     deleted: bool
     version: int
     position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """A resource with at least one event in a range of the log. `position`: that of the first one, the key of a page.
-
-    `before`, `after`: the resource at both ends of the range; None if it did not exist yet.
-    """
-
-    ref: Ref
-    position: int
-    before: Then | None
-    after: Then | None
 
 
 def pool(dsn: str, role: str, *, size: int = 8) -> Pool:
@@ -77,14 +73,17 @@ async def one(pool: Pool, table: Aggregates[Any, Any], ref: Ref, position: int, 
     condition = "true" if mine is None else table.belongs
     found = await fetch(
         pool,
-        f"""SELECT * FROM (
-                SELECT * FROM {name_of(table)} WHERE project = %(project)s AND id = %(id)s AND position <= %(at)s
-                ORDER BY position DESC LIMIT 1
-            ) v WHERE {condition}""",  # noqa: S608  (names of tables and conditions are constants)
+        f"SELECT * FROM ({one_statement(table)}) v WHERE {condition}",  # noqa: S608  (conditions are constants)
         {"project": ref.project, "id": ref.id, "at": position, "mine": mine},
     )
-    _reached(found, position)
-    return _then(found.row) if found.row is not None else None
+    reached(found, position)
+    return then_of(found.row) if found.row is not None else None
+
+
+def one_statement(table: Aggregates[Any, Any]) -> str:
+    """The query for a resource as it was, by `project`, `id` and `at`."""
+    return f"""SELECT * FROM {name_of(table)} WHERE project = %(project)s AND id = %(id)s AND position <= %(at)s
+               ORDER BY position DESC LIMIT 1"""  # noqa: S608  (names of tables are constants)
 
 
 async def page(
@@ -113,26 +112,31 @@ async def where_page(
     pool: Pool, table: Aggregates[Any, V], position: int, after: int, limit: int, where: str, params: Params
 ) -> Page[V]:
     """The same with `where`, a condition on the columns that lists filter by, as `pages.page`."""
-    columns = "".join(f", v.{name}" for name in table.columns)
     found = await fetch(
         pool,
-        f"""SELECT shown, created FROM (
-                SELECT h.project, h.id, h.created, v.shown{columns}
-                FROM heads h CROSS JOIN LATERAL (
-                    SELECT * FROM {name_of(table)} v
-                    WHERE v.project = h.project AND v.id = h.id AND v.position <= %(at_position)s
-                    ORDER BY v.position DESC LIMIT 1
-                ) v
-                WHERE h.kind = %(of_kind)s AND h.created > 0 AND h.created <= %(at_position)s
-                AND (h.gone IS NULL OR h.gone > %(at_position)s) AND NOT v.deleted
-            ) r WHERE created > %(after)s AND ({where}) ORDER BY created LIMIT %(limit)s""",  # noqa: S608
+        list_statement(table, where),
         {"at_position": position, "of_kind": table.kind, "after": after, "limit": limit + 1, **params},
         order="created",
         planned=False,
     )
-    _reached(found, position)
+    reached(found, position)
     kept, following = cut(found.rows, limit, "created")
     return Page([row["shown"] for row in kept], following, position)
+
+
+def list_statement(table: Aggregates[Any, Any], where: str) -> str:
+    """The query for a page of a list. Its parameters are those of `where_page`."""
+    columns = "".join(f", v.{name}" for name in table.columns)
+    return f"""SELECT shown, created FROM (
+            SELECT h.project, h.id, h.created, v.shown{columns}
+            FROM heads h CROSS JOIN LATERAL (
+                SELECT * FROM {name_of(table)} v
+                WHERE v.project = h.project AND v.id = h.id AND v.position <= %(at_position)s
+                ORDER BY v.position DESC LIMIT 1
+            ) v
+            WHERE h.kind = %(of_kind)s AND h.created > 0 AND h.created <= %(at_position)s
+            AND (h.gone IS NULL OR h.gone > %(at_position)s) AND NOT v.deleted
+        ) r WHERE created > %(after)s AND ({where}) ORDER BY created LIMIT %(limit)s"""  # noqa: S608
 
 
 #: Operations as they were, with their steps until then. `{where}` is filled in below.
@@ -151,20 +155,37 @@ _OPERATIONS = """
 """
 
 
-async def operation(pool: Pool, id_: str, position: int, *, mine: Mine) -> OperationView | None:
-    """An operation as its record was at a position; None if it was not accepted yet."""
+async def operation(pool: Pool, id_: str, position: int, *, mine: Mine, begins: Begins = NEVER) -> OperationView | None:
+    """An operation as its record was at a position; None if it was not accepted yet.
+
+    `begins`: of these projects, only those accepted from a position on.
+    """
     where = "h.id = %(id)s" if mine is None else "h.id = %(id)s AND h.owner = ANY(%(mine)s)"
+    where += f" AND {since(begins, 'h.owner', 'h.created')}"
     found = await fetch(
-        pool, _OPERATIONS.format(where=where), {"id": id_, "at_position": position, "mine": mine}, order="created"
+        pool,
+        _OPERATIONS.format(where=where),
+        {"id": id_, "at_position": position, "mine": mine, **of_begins(begins)},
+        order="created",
     )
-    _reached(found, position)
+    reached(found, position)
     return shown(found.row) if found.row is not None else None
 
 
 async def operations(
-    pool: Pool, filters: Mapping[str, str | None], position: int, before: int | None, limit: int, *, mine: Mine
+    pool: Pool,
+    filters: Mapping[str, str | None],
+    position: int,
+    before: int | None,
+    limit: int,
+    *,
+    mine: Mine,
+    begins: Begins = NEVER,
 ) -> tuple[list[OperationView], int | None, int]:
-    """Operations as they were at a position, the newest first: the views, the key of the next page, the position."""
+    """Operations as they were at a position, the newest first: the views, the key of the next page, the position.
+
+    `begins`: as of `operation`.
+    """
     given = {name: value for name, value in filters.items() if value is not None}
     conditions = [f"{'v' if name == 'status' else 'h'}.{OPERATION_COLUMNS[name]} = %({name})s" for name in given]
     if given.get("status") in ("accepted", "running"):
@@ -173,69 +194,18 @@ async def operations(
         conditions.append("h.created < %(before)s")
     if mine is not None:
         conditions.append("h.owner = ANY(%(mine)s)")
-    where = (" AND ".join(conditions) or "true") + " ORDER BY h.created DESC LIMIT %(limit)s"
+    conditions.append(since(begins, "h.owner", "h.created"))
+    where = " AND ".join(conditions) + " ORDER BY h.created DESC LIMIT %(limit)s"
     found = await fetch(
         pool,
         _OPERATIONS.format(where=where),
-        {**given, "at_position": position, "before": before, "limit": limit + 1, "mine": mine},
+        {**given, "at_position": position, "before": before, "limit": limit + 1, "mine": mine, **of_begins(begins)},
         order="created DESC",
         planned=False,
     )
-    _reached(found, position)
+    reached(found, position)
     rows, following = cut(found.rows, limit, "created")
     return [shown(row) for row in rows], following, position
-
-
-async def changed(
-    pool: Pool,
-    first: int,
-    last: int,
-    after: int,
-    limit: int,
-    *,
-    project: str | None,
-    kind: str | None,
-    id_: str | None,
-    mine: Mine,
-    begins: Mapping[str, int] = NEVER,
-) -> list[Changed]:
-    """Resources with an event after position `first` and until `last`, in the order of their first one there.
-
-    `after`: the position of the last item of the page before, or 0. A page has up to `limit` items. `begins`: of each
-    of these projects, only events from a position on.
-    """
-    conditions, seen = ["e.kind = ANY(%(kinds)s)"], "true"
-    if project is not None:
-        conditions.append("e.owner = %(project)s")
-    if id_ is not None:
-        conditions.append("e.id = %(id)s")
-    if mine is not None:
-        conditions.append("e.owner = ANY(%(mine)s)")
-    if begins:
-        seen = """NOT EXISTS (SELECT 1 FROM unnest(%(begun)s::text[], %(begins)s::bigint[]) AS b (owner, begin)
-                              WHERE b.owner = {}.owner AND {}.position < b.begin)"""
-        conditions.append(seen.format("e", "e"))
-    found = await fetch(
-        pool,
-        f"""SELECT e.position, e.project, e.kind, e.id FROM events e
-            WHERE e.position > greatest(%(first)s, %(after)s) AND e.position <= %(last)s
-            AND {" AND ".join(conditions)}
-            AND NOT EXISTS (SELECT 1 FROM events x WHERE x.id = e.id AND x.position > %(first)s
-                            AND x.position < e.position AND x.kind = e.kind AND x.project = e.project
-                            AND {seen.format("x", "x")})
-            ORDER BY e.position LIMIT %(limit)s""",  # noqa: S608  (conditions are constants)
-        {
-            **{"first": first, "last": last, "after": after, "limit": limit},
-            **{"begun": list(begins), "begins": list(begins.values())},
-            **{"project": project, "id": id_, "mine": mine, "kinds": sorted(TABLES) if kind is None else [kind]},
-        },
-        order="position",
-        planned=False,
-    )
-    _reached(found, last)
-    firsts = {Ref(row["project"], row["kind"], row["id"]): int(row["position"]) for row in found.rows}
-    before, then = await _many(pool, firsts, first), await _many(pool, firsts, last)
-    return [Changed(ref, position, before.get(ref), then.get(ref)) for ref, position in firsts.items()]
 
 
 async def newest(pool: Pool) -> datetime | None:
@@ -259,7 +229,7 @@ async def begins(pool: Pool, projects: Collection[str], position: int) -> dict[s
         {"ids": sorted(projects)},
         order="id",
     )
-    _reached(found, position)
+    reached(found, position)
     return {row["id"]: int(row["begins"]) for row in found.rows}
 
 
@@ -273,32 +243,10 @@ async def begun(pool: Pool, project: str) -> int:
     return int(found.row["position"] or 0) if found.row is not None else 0
 
 
-async def _many(pool: Pool, refs: Iterable[Ref], position: int) -> dict[Ref, Then]:
-    """These resources as they were at a position, as far as they existed."""
-    by_kind: dict[str, list[Ref]] = {}
-    for ref in refs:
-        if ref.kind in TABLES:
-            by_kind.setdefault(ref.kind, []).append(ref)
-    then: dict[Ref, Then] = {}
-    for kind, some in by_kind.items():
-        found = await fetch(
-            pool,
-            f"""SELECT v.* FROM unnest(%(projects)s::text[], %(ids)s::text[]) AS asked (project, id)
-                CROSS JOIN LATERAL (
-                    SELECT project, id, shown, deleted, version, position FROM {name_of(TABLES[kind])} t
-                    WHERE t.project = asked.project AND t.id = asked.id AND t.position <= %(at)s
-                    ORDER BY t.position DESC LIMIT 1
-                ) v""",  # noqa: S608
-            {"projects": [ref.project for ref in some], "ids": [ref.id for ref in some], "at": position},
-        )
-        then.update({Ref(row["project"], kind, row["id"]): _then(row) for row in found.rows})
-    return then
-
-
-def _then(row: Mapping[str, Any]) -> Then:
+def then_of(row: Mapping[str, Any]) -> Then:
     return Then(row["shown"], row["deleted"], row["version"], row["position"])
 
 
-def _reached(found: Snapshot, position: int) -> None:
+def reached(found: Snapshot, position: int) -> None:
     if found.position < position:
         raise NotReached(f"the past is at position {found.position}, and not yet at {position}")

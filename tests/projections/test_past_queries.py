@@ -18,9 +18,9 @@ from eventstore.log.envelope import Ref
 from projections import copies, database, operation_rows, transaction
 from projections.books import MODELS, TABLES, judged
 from projections.database import Pool, ReadModelsUnavailable
-from projections.past import queries
+from projections.past import changes, queries
+from projections.past.changes import Changed, Range, changed, samples
 from projections.past.models import PAST, PAST_MODELS
-from projections.past.queries import Changed
 from projections.projects import PROJECTS
 from projections.shelf import NOW
 from projections.vms import VMS
@@ -66,16 +66,20 @@ async def ids(pool: Pool, kind: str, at: int, **filters: str) -> list[str]:
     return [each["id"] for each in found.items]
 
 
-async def delete_project(made: Cloud) -> None:
-    deletion = project.DeleteProject(**made.asked(project="default"))
-    await made.do(DEFAULT, deletion)
-    await made.do(DEFAULT, FinishDeletion(at=deletion.at, id="default"))
+async def delete_project_with(made: Made, *vms: Ref) -> None:
+    one, _ = made
+    for ref in vms:
+        await one.ask(ref, DeleteVm)
+        await one.report(ref, Power.ABSENT)
+    deletion = project.DeleteProject(**one.asked(project="default"))
+    await one.do(DEFAULT, deletion)
+    await one.do(DEFAULT, FinishDeletion(at=deletion.at, id="default"))
 
 
 async def test_a_project_of_the_same_id_is_another_one(made: Made) -> None:
     one, pool = made
     first = await applied(one)
-    await delete_project(one)
+    await delete_project_with(made)
     deleted = await applied(one)
     await one.do(DEFAULT, project.CreateProject(**one.asked(project="default", name="Second")))
     again = await applied(one)
@@ -145,31 +149,95 @@ async def test_what_changed_in_a_range_is_listed_once(made: Made) -> None:
     first = await applied(one)
     ref = await one.running()
     last = await applied(one)
-    asked: dict[str, Any] = {"project": None, "kind": None, "id_": None, "mine": None}
-    (vm,) = await queries.changed(pool, first, last, 0, 10, **asked)
+    (vm,) = await changed(pool, Range(first, last), 0, 10)
     assert (vm.ref, vm.position, vm.before) == (ref, first + 1, None)
     assert vm.after is not None
     assert from_json(vm.after.text)["phase"] == "running"
-    whole = await queries.changed(pool, 0, last, 0, 10, **asked)
+    whole = await changed(pool, Range(0, last), 0, 10)
     assert [each.ref for each in whole] == [DEFAULT, Ref("system", "image", "base"), HOST, ref]
-    pages: list[Changed] = []
-    while page := await queries.changed(pool, 0, last, pages[-1].position if pages else 0, 1, **asked):
-        pages += page
-    assert pages == whole
-    (again,) = await queries.changed(pool, first + 1, last, 0, 10, **asked)
+    assert await paged(pool, Range(0, last), 1) == whole
+    (again,) = await changed(pool, Range(first + 1, last), 0, 10)
     assert (again.ref, again.position) == (ref, first + 2)
     assert again.before is not None
     assert again.before.version == 1
     for more, refs in (
         ({"kind": "node"}, [HOST]),
-        ({"id_": ref.id}, [ref]),
+        ({"id": ref.id}, [ref]),
         ({"project": "default"}, [DEFAULT, ref]),
         ({"mine": ["default"]}, [DEFAULT, ref]),
         ({"mine": []}, []),
     ):
-        found = await queries.changed(pool, 0, last, 0, 10, **{**asked, **more})
+        found = await changed(pool, replace(Range(0, last), **more), 0, 10)
         assert [each.ref for each in found] == refs, more
-    assert await queries.changed(pool, last, last, 0, 10, **asked) == []
+    assert await changed(pool, Range(last, last), 0, 10) == []
+
+
+async def paged(pool: Pool, within: Range, limit: int) -> list[Changed]:
+    """All pages of a range."""
+    pages: list[Changed] = []
+    while page := await changed(pool, within, pages[-1].position if pages else 0, limit):
+        pages += page
+    return pages
+
+
+@pytest.mark.parametrize("scans", [(), (1,), (2, 3), (1, 1, 1)])
+async def test_a_range_of_many_events_and_few_resources_is_listed_from_the_heads(
+    made: Made, monkeypatch: pytest.MonkeyPatch, scans: tuple[int, ...]
+) -> None:
+    """Any number of events that is looked at before gives the same pages, in any range, to whom it belongs."""
+    one, pool = made
+    old = await one.running()
+    other = await one.running()
+    await delete_project_with(made, old, other)
+    await one.do(DEFAULT, project.CreateProject(**one.asked(project="default", name="Second")))
+    begun = await one.store.last_position()
+    young = await one.running()
+    last = await applied(one)
+    ranges = [Range(start, end) for start in range(0, last, 4) for end in (start, start + 4, last)]
+    more: list[dict[str, Any]] = [
+        *({}, {"project": "default"}, {"kind": "vm"}, {"kind": "node"}, {"id": young.id}, {"id": "nothing"}),
+        *({"mine": ["default"]}, {"mine": ["default"], "begins": {"default": begun}}, {"mine": []}),
+        {"mine": ["default"], "begins": {"default": begun}, "kind": "project"},
+    ]
+    wanted = [replace(each, last=min(each.last, last), **some) for each in ranges for some in more]
+    expected = [await changed(pool, each, 0, 100) for each in wanted]
+    assert {len(each) for each in expected} >= {0, 1, 2, 3}
+    hidden = replace(Range(0, last), mine=["default"], begins={"default": begun})
+    assert [(each.ref, each.position) for each in await changed(pool, hidden, 0, 100)] == [
+        (DEFAULT, begun),
+        (young, begun + 1),
+    ]
+    counted = [await samples(pool, found, within) for found, within in zip(expected, wanted, strict=True)]
+    log = [(each.position, each.ref) for each in await one.store.between(0, last)]
+    monkeypatch.setattr(changes, "SCANS", scans)
+    for within, found, sample in zip(wanted, expected, counted, strict=True):
+        for limit in (1, 2, 100):
+            assert await paged(pool, within, limit) == found, (within, limit)
+        for each in found:
+            events = [at for at, ref in log if ref == each.ref and each.position <= at <= within.last]
+            assert [recorded.position for recorded in sample[each.ref].events] == events
+            assert sample[each.ref].more == 0
+
+
+async def test_the_events_between_the_first_and_the_last_are_counted(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, pool = made
+    ref = await one.running()
+    end = await applied(one)
+    of_vm = [each.position for each in await one.store.between(0, end) if each.ref == ref]
+    monkeypatch.setattr(changes, "FIRST", 1)
+    monkeypatch.setattr(changes, "LAST", 1)
+    for first in (0, *of_vm[:-1]):
+        for last in of_vm:
+            within = Range(first, last, id=ref.id)
+            found = await changed(pool, within, 0, 10)
+            inside = [position for position in of_vm if first < position <= last]
+            for of in (within, replace(within, mine=["default"], begins={"other": end})):
+                (sample,) = (await samples(pool, found, of)).values() if inside else (None,)
+                if sample is not None:
+                    assert [each.position for each in sample.events] == sorted({inside[0], inside[-1]})
+                    assert sample.more == max(0, len(inside) - 2)
 
 
 async def test_operations_are_listed_as_they_were(made: Made) -> None:
