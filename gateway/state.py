@@ -36,7 +36,7 @@ from gateway.monitoring.parked_index import Index
 from gateway.monitoring.roles import Roles
 from gateway.monitoring.unreadable import Unreadable
 from gateway.writes import Writes
-from projections.database import Mine, Pool, answers
+from projections.database import NEVER, Begins, Mine, Pool, answers
 from projections.event_times import EventTimes
 from projections.marks import Kept
 from projections.position import Position
@@ -231,6 +231,16 @@ def mine(request: Request, permission: Permission) -> Mine:
     """The projects in which the caller has a permission, for queries; None stands for all."""
     projects = caller(request).identity.access.projects(permission)
     return None if projects is None else sorted(projects)
+
+
+def begins(gateway: Gateway, request: Request, permission: Permission) -> Begins:
+    """Of the projects in which the caller has a permission, those that were deleted and created again, with the
+    position of that: what was before belonged to others, with the same id.
+
+    Empty for whoever sees all projects: it sees those too. Raises Problem (503) if it cannot be known yet.
+    """
+    seen = mine(request, permission)
+    return NEVER if seen is None else gateway.directory.begins(seen)
 
 
 def reflects(request: Request, position: int) -> None:

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from psycopg import AsyncConnection, DatabaseError, Error, InterfaceError, OperationalError, errors
@@ -16,6 +17,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from projections import refusals
 from runtime.tasks.patience import CannotRun, one_line, patiently
@@ -48,6 +50,10 @@ Params = Mapping[str, Any]
 Mine = list[str] | None
 """The projects of which a query may find rows; None stands for all, and for rows of no project. Every query that
 answers callers has it, without a default."""
+
+Begins = Mapping[str, int]
+"""The projects that were deleted and created again, with the position of that: what was before belonged to others."""
+NEVER: Begins = MappingProxyType({})
 
 #: An escaped backslash, or an escaped NUL (whose backslash is not itself escaped).
 _ESCAPES = re.compile(r"\\\\|\\u0000")
@@ -219,6 +225,18 @@ async def fetch(pool: Pool, query: str, params: Params, *, order: str = "1", pla
     if not rows:
         raise ReadModelsUnavailable("the read models are being built")
     return Snapshot(rows[0]["log_position"], [row for row in rows if row["is_row"]])
+
+
+def since(begins: Begins, owner: str, position: str) -> str:
+    """The condition for what does not belong to an earlier project of the same id. `owner`, `position`: its columns.
+
+    The query needs the parameters of `of_begins`.
+    """
+    return f"{position} >= coalesce((%(begins)s::jsonb ->> {owner})::bigint, 0)" if begins else "true"
+
+
+def of_begins(begins: Begins) -> Params:
+    return {"begins": to_json(dict(begins)).decode()}
 
 
 async def answers(pool: Pool) -> None:

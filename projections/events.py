@@ -13,7 +13,7 @@ from pydantic_core import to_json
 from domain.kinds import KINDS
 from eventstore.log.envelope import Recorded
 from projections import bulk
-from projections.database import Mine, Pool, clean, clean_json, fetch, key
+from projections.database import NEVER, Begins, Mine, Pool, clean, clean_json, fetch, key, of_begins, since
 from projections.model import Addition, ReadModel, Session, Step
 from projections.pages import cut
 from projections.prepared import Prepared
@@ -100,8 +100,14 @@ def row(recorded: Recorded, state: object = None, *, stray: bool = False) -> Val
         clean(recorded.subject),
         clean_json(as_json(headers)),
         recorded.body,
-        key(KINDS[kind].owner_of(project, state) if kind in KINDS else project),
+        owner_of(recorded, state),
     )
+
+
+def owner_of(recorded: Recorded, state: object) -> str:
+    """The project whose members may see a message, `system` if there is none. `state`: of its aggregate after it."""
+    project, kind, _ = tokens(recorded.subject)
+    return key(KINDS[kind].owner_of(project, state) if kind in KINDS else project)
 
 
 @lru_cache(maxsize=4096)
@@ -183,16 +189,19 @@ async def page(
     limit: int,
     *,
     mine: Mine,
+    begins: Begins = NEVER,
     before: int | None = None,
     newest: bool = False,
 ) -> tuple[list[Recorded], int | None, int]:
     """Events after position `after` (and, if given, before `before`), in the order of the log, or the newest first.
 
     Returns the events, the key of the next page, and the log position. Every filter that is not None must match. The
-    names of filters are those of FILTERS. Raises ReadModelsUnavailable.
+    names of filters are those of FILTERS. `begins`: of these projects, only events from a position on.
+
+    Raises ReadModelsUnavailable.
     """
     given = {name: value for name, value in filters.items() if value is not None}
-    conditions = ["position > %(after)s", *(FILTERS[name] for name in given)]
+    conditions = ["position > %(after)s", *(FILTERS[name] for name in given), since(begins, "owner", "position")]
     if before is not None:
         conditions.append("position < %(before)s")
     if mine is not None:
@@ -203,7 +212,7 @@ async def page(
         f"""SELECT e.position, e.subject, e.headers, e.body, e.stored_at
             FROM (SELECT position FROM events WHERE {where} ORDER BY {order} LIMIT %(limit)s) p
             JOIN events e ON e.position = p.position""",  # noqa: S608
-        {"after": after, "before": before, "limit": limit + 1, "mine": mine, **given},
+        {"after": after, "before": before, "limit": limit + 1, "mine": mine, **of_begins(begins), **given},
         order=order,
         planned=False,
     )
@@ -211,12 +220,13 @@ async def page(
     return [recorded(each) for each in rows], following, found.position
 
 
-async def has(pool: Pool, position: int, *, mine: Mine) -> tuple[bool, int]:
+async def has(pool: Pool, position: int, *, mine: Mine, begins: Begins = NEVER) -> tuple[bool, int]:
     """Whether there is a message at a position, of one of the projects `mine`; and the log position.
 
     Raises ReadModelsUnavailable.
     """
     condition = "true" if mine is None else "owner = ANY(%(mine)s)"
+    condition += f" AND {since(begins, 'owner', 'position')}"
     query = f"SELECT position FROM events WHERE position = %(at)s AND {condition}"  # noqa: S608
-    found = await fetch(pool, query, {"at": position, "mine": mine})
+    found = await fetch(pool, query, {"at": position, "mine": mine, **of_begins(begins)})
     return found.row is not None, found.position

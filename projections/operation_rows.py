@@ -16,7 +16,20 @@ from domain.vm import Notice
 from eventstore.log.envelope import Recorded
 from eventstore.log.operations import event_context
 from projections import bulk
-from projections.database import LONGEST, Connection, Mine, Pool, clean_json, fetch, parsed, select
+from projections.database import (
+    LONGEST,
+    NEVER,
+    Begins,
+    Connection,
+    Mine,
+    Pool,
+    clean_json,
+    fetch,
+    of_begins,
+    parsed,
+    select,
+    since,
+)
 from projections.model import NO_ROW, Batch, ReadModel, Session, Step, changes
 from projections.pages import cut
 from projections.times import maybe, text, utc
@@ -221,13 +234,14 @@ _QUERY = """
 """
 
 
-async def get(pool: Pool, operation: str, *, mine: Mine) -> tuple[OperationView | None, int]:
+async def get(pool: Pool, operation: str, *, mine: Mine, begins: Begins = NEVER) -> tuple[OperationView | None, int]:
     """One operation, and the log position. None if it does not exist, or is not of the projects `mine`.
 
-    Raises ReadModelsUnavailable.
+    `begins`: of these projects, only those accepted from a position on. Raises ReadModelsUnavailable.
     """
     where = "o.id = %(id)s" if mine is None else "o.id = %(id)s AND o.owner = ANY(%(mine)s)"
-    found = await fetch(pool, _QUERY.format(where=where), {"id": operation, "mine": mine})
+    where += f" AND {since(begins, 'o.owner', 'o.created')}"
+    found = await fetch(pool, _QUERY.format(where=where), {"id": operation, "mine": mine, **of_begins(begins)})
     return (shown(found.row) if found.row else None), found.position
 
 
@@ -244,11 +258,17 @@ def shown(row: DictRow) -> OperationView:
 
 
 async def page(
-    pool: Pool, filters: Mapping[str, str | None], before: int | None, limit: int, *, mine: Mine
+    pool: Pool,
+    filters: Mapping[str, str | None],
+    before: int | None,
+    limit: int,
+    *,
+    mine: Mine,
+    begins: Begins = NEVER,
 ) -> tuple[list[OperationView], int | None, int]:
     """Operations, the newest first: the views, the key of the next page, the log position.
 
-    Raises ReadModelsUnavailable.
+    `begins`: as of `get`. Raises ReadModelsUnavailable.
     """
     given = {name: value for name, value in filters.items() if value is not None}
     conditions = [f"o.{COLUMNS[name]} = %({name})s" for name in given]
@@ -256,11 +276,12 @@ async def page(
         conditions.append("o.created < %(before)s")
     if mine is not None:
         conditions.append("o.owner = ANY(%(mine)s)")
-    where = (" AND ".join(conditions) or "true") + " ORDER BY o.created DESC LIMIT %(limit)s"
+    conditions.append(since(begins, "o.owner", "o.created"))
+    where = " AND ".join(conditions) + " ORDER BY o.created DESC LIMIT %(limit)s"
     found = await fetch(
         pool,
         _QUERY.format(where=where),
-        {**given, "before": before, "limit": limit + 1, "mine": mine},
+        {**given, "before": before, "limit": limit + 1, "mine": mine, **of_begins(begins)},
         order="created DESC",
     )
     rows, following = cut(found.rows, limit, "created")

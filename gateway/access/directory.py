@@ -11,7 +11,7 @@ log only in pages of one filter, and one filter for all kinds would read the who
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from eventstore.log.follow import OtherStream, follow
 from eventstore.log.judge import Tip, step
 from eventstore.log.store import EventStore, Unavailable
 from gateway.http.problems import Problem
+from projections.database import Begins
 from runtime import logs, subjects
 from runtime.tasks.tasks import end, heed_cancellation
 
@@ -71,6 +72,7 @@ class Directory:
     _complete_at: float | None = None
     _folded: dict[tuple[str, str], Folded] = field(default_factory=dict)
     _members: dict[str, dict[str, Role]] = field(default_factory=dict)
+    _begins: dict[str, int] = field(default_factory=dict)
     _read: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -109,6 +111,19 @@ class Directory:
         """What a principal is granted by the members of projects. Raises Problem (503) if that is not known now."""
         self.judge()
         return frozenset(Grant(role, project) for project, role in self.members(principal).items())
+
+    def begins(self, projects: Iterable[str]) -> Begins:
+        """Those of these projects that were deleted and created again, with the position of that.
+
+        Raises Problem (503) while that was never known.
+        """
+        if self._complete_at is None:
+            self.judge()
+        return {project: self._begins[project] for project in projects if project in self._begins}
+
+    def begin(self, project: str) -> int:
+        """The position at which a project was created again; 0 if it was not."""
+        return self._begins.get(project, 0)
 
     def _state(self, kind: str, id_: str) -> object:
         found = self._folded.get((kind, id_))
@@ -153,6 +168,8 @@ class Directory:
             log.warning("an event is malformed and ignored", position=recorded.position, reason=wrong.reason)
         if kind is PROJECT:
             self._note_members(ref.id, known.state, state)
+            if isinstance(state, Project) and not state.deleted and known.state is not None and known.state.deleted:
+                self._begins[ref.id] = recorded.position
         self._folded[ref.kind, ref.id] = Folded(tip, state)
         self.version += 1
         self.changed.set()
@@ -169,6 +186,7 @@ class Directory:
     def _forget(self) -> None:
         self._folded.clear()
         self._members.clear()
+        self._begins.clear()
         self._positions, self._complete_at = dict.fromkeys(FILTERS, 0), None
         self.version += 1
         self.changed.set()

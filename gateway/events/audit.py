@@ -18,7 +18,7 @@ from eventstore.log.envelope import Recorded
 from gateway.http import parameters
 from gateway.http.problems import invalid_parameter
 from gateway.reads.reads import listed, page_key
-from gateway.state import Gateway, mine
+from gateway.state import Gateway, begins, mine
 from gateway.words import events as words
 from gateway.writes import ANY
 from projections import events
@@ -79,7 +79,14 @@ async def search(gateway: Gateway, request: Request) -> Response:
     while True:
         bounds, reached = await of_times(gateway, filters)
         found, following, position = await events.page(
-            gateway.pool, {**filters, **bounds}, after, limit, mine=seen, before=before, newest=newest
+            gateway.pool,
+            {**filters, **bounds},
+            after,
+            limit,
+            mine=seen,
+            begins=begins(gateway, request, EVENT_READ),
+            before=before,
+            newest=newest,
         )
         position = position if reached is None else min(position, reached)
         remaining = deadline - loop.time()
@@ -97,7 +104,7 @@ async def of_times(gateway: Gateway, filters: Mapping[str, Any]) -> tuple[dict[s
     since, until = filters.get("from_time"), filters.get("to_time")
     if since is None and until is None:
         return {}, None
-    first, last, reached = await gateway.event_times.positions(gateway.pool, since, until)
+    first, last, reached = await gateway.event_times.positions(gateway.pool, since, until, gateway.past.pool)
     return {"first": first, "last": last}, reached
 
 

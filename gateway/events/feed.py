@@ -8,6 +8,7 @@ is dropped.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import BaseModel, StringConstraints
@@ -16,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from domain.access import EVENT_READ
 from gateway.access import tickets
+from gateway.access.directory import Directory
 from gateway.access.identity import Identity
 from gateway.commands import bodies
 from gateway.events.alone import LATER, Alone, join, searched_up_to
@@ -24,7 +26,8 @@ from gateway.http.parameters import not_found, path_id
 from gateway.http.problems import invalid_parameter
 from gateway.hub import Frame, Place, frame
 from gateway.reads.reads import answer
-from gateway.state import Gateway, caller, mine, reflects
+from gateway.state import Gateway, begins, caller, mine, reflects
+from projections.database import Mine
 from runtime import subjects
 from runtime.tasks.tasks import happens
 
@@ -41,7 +44,7 @@ async def everything(gateway: Gateway, request: Request) -> Response:
     """The feed of all events that the caller may see: of the whole log, or of its projects."""
     projects = mine(request, EVENT_READ)
     filters = [subjects.events()] if projects is None else [subjects.events(project) for project in projects]
-    return stream(gateway, request, filters, await start(gateway, request))
+    return stream(gateway, request, filters, await start(gateway, request), projects)
 
 
 async def of_project(gateway: Gateway, request: Request) -> Response:
@@ -60,17 +63,27 @@ async def of_vm(gateway: Gateway, request: Request) -> Response:
 
 async def of_resource(gateway: Gateway, request: Request, filter_: str, kind: str, id_: str, after: int) -> Response:
     """The feed of a resource in the log, deleted or not. Raises Problem (404) if the log has no events of it."""
-    if await gateway.store.newest(filter_) is None:
+    newest = await gateway.store.newest(filter_)
+    project = path_id(request, "project")
+    again = begins(gateway, request, EVENT_READ)
+    if newest is None or newest.position < again.get(project, 0):
         raise not_found(kind, id_)
-    return stream(gateway, request, [filter_], after)
+    seen = mine(request, EVENT_READ)
+    return stream(gateway, request, [filter_], after, None if seen is None else [project])
 
 
-def stream(gateway: Gateway, request: Request, filters: list[str], after: int) -> Response:
+def stream(gateway: Gateway, request: Request, filters: list[str], after: int, projects: Mine) -> Response:
+    """`projects`: those of which the caller sees what happened since they were last created; None: it sees all."""
+    again = begins(gateway, request, EVENT_READ)  # raises Problem while the gateway cannot know it
+    least = min((again.get(project, 0) for project in projects), default=0) if projects is not None else 0
     reflects(request, after)
     if request.method == "HEAD":
         return StreamingResponse(no_frames(), 200, HEADERS, "text/event-stream")
     return StreamingResponse(
-        items(gateway, caller(request).identity, after, filters), 200, HEADERS, "text/event-stream"
+        items(gateway, caller(request).identity, after, filters, Earlier(gateway.directory, projects, least)),
+        200,
+        HEADERS,
+        "text/event-stream",
     )
 
 
@@ -95,7 +108,31 @@ async def no_frames() -> AsyncIterator[bytes]:
         yield text
 
 
-async def items(gateway: Gateway, identity: Identity, after: int, filters: list[str]) -> AsyncIterator[bytes]:
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a feed leaves out: events of an earlier project of the same id, which belonged to others.
+
+    `projects`: as of `stream`; `least`: until this position, all are such events.
+    """
+
+    directory: Directory | None = None
+    projects: Mine = None
+    least: int = 0
+
+    def without(self, found: Sequence[Frame]) -> Sequence[Frame]:
+        """The frames that the feed has. A project may be created again while it runs."""
+        if self.projects is None or self.directory is None:
+            return found
+        begin = self.directory.begin
+        begins = {subjects.events(project): at for project in self.projects if (at := begin(project))}
+        if not begins:
+            return found
+        return [one for one in found if all(one.position >= begins.get(name, 0) for name in one.names)]
+
+
+async def items(
+    gateway: Gateway, identity: Identity, after: int, filters: list[str], earlier: Earlier = Earlier()
+) -> AsyncIterator[bytes]:
     """The frames of a feed, until the reader disconnects, is no longer a valid caller, or the gateway stops.
 
     They are taken from the hub, or while the feed is further behind, from the log itself.
@@ -105,7 +142,7 @@ async def items(gateway: Gateway, identity: Identity, after: int, filters: list[
     lost = asyncio.create_task(gateway.access.lost(identity))
     for task in (stopped, lost):
         task.add_done_callback(lambda _: woken.set())
-    place, hub = Place(filters, after, woken.set), gateway.hub
+    place, hub = Place(filters, max(after, earlier.least - 1), woken.set), gateway.hub
     alone: Alone | None = None
     gateway.metrics.feeds.inc()
     hub.enter(place)
@@ -128,12 +165,15 @@ async def items(gateway: Gateway, identity: Identity, after: int, filters: list[
             else:
                 alone = alone or Alone(gateway, place)
                 found = [frame(recorded) for recorded in alone.take(place)]
-            for chunk, last in chunks(found, after):
+            for chunk, last in chunks(earlier.without(found), after):
                 yield chunk
                 after, spoke = last, clock()
                 if lost.done() or stopped.done():  # the reader may have been slow to take it
                     break
             if found:
+                if clock() - spoke >= HEARTBEAT:  # all of it was left out
+                    yield b": alive\nid: %d\n\n" % place.position
+                    spoke = clock()
                 continue
             if alone is None:
                 hub.wait(place)

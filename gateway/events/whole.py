@@ -13,7 +13,7 @@ from eventstore.log.macs import MAC
 from gateway.events.audit import EventView, shown
 from gateway.http.parameters import MOST_POSITION, not_found, path_id
 from gateway.reads.reads import answer
-from gateway.state import Gateway, mine, rows_reflect
+from gateway.state import Gateway, begins, mine, rows_reflect
 from projections import events, times
 
 
@@ -80,10 +80,11 @@ async def event(gateway: Gateway, request: Request) -> Response:
         raise not_found("event", text)
     seen = mine(request, EVENT_READ)
     await gateway.fresh(request)
-    there, reflected = await events.has(gateway.pool, position, mine=seen)
+    own = begins(gateway, request, EVENT_READ)
+    there, reflected = await events.has(gateway.pool, position, mine=seen, begins=own)
     if not there:
         await gateway.caught_up(request)
-        there, reflected = await events.has(gateway.pool, position, mine=seen)
+        there, reflected = await events.has(gateway.pool, position, mine=seen, begins=own)
     rows_reflect(request, reflected)
     if not there:
         raise not_found("event", text)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 from starlette.requests import Request
 
 from domain.access import Permission
@@ -21,7 +21,7 @@ from gateway.http.problems import Problem
 from gateway.reads import moments
 from gateway.reads.moments import At
 from gateway.state import Gateway, mine, reflects
-from projections.aggregates import Aggregates
+from projections.aggregates import OWNER, Aggregates
 from projections.database import Mine, ReadModelsUnavailable
 from projections.pages import Page
 from projections.past import queries
@@ -138,7 +138,10 @@ def _judge_project(projects: Begins, project: str) -> None:
 
 def _seen(then: Then | None, projects: Begins, table: Aggregates[Any, Any], ref: Ref) -> Then:
     """A resource, unless it is one of an earlier project of the same id. Raises Problem (404)."""
-    if then is None or (projects is not None and then.position < projects.get(ref.project, 0)):
+    if then is None:
+        raise too_early(table, ref)
+    owner = from_json(then.text)["project"] if projects is not None and OWNER in table.columns else ref.project
+    if projects is not None and then.position < projects.get(owner, 0):
         raise too_early(table, ref)
     return then
 

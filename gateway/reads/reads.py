@@ -19,7 +19,7 @@ from gateway.http.parameters import not_found, path_id
 from gateway.http.problems import Problem
 from gateway.reads import moments, past, waiting
 from gateway.reads.moments import At
-from gateway.state import Gateway, mine, rows_reflect
+from gateway.state import Gateway, begins, mine, rows_reflect
 from gateway.writes import ANY
 from projections import aggregates, nodes, operation_rows, pages, times
 from projections.aggregates import Aggregates, Found
@@ -55,11 +55,20 @@ async def known(gateway: Gateway, request: Request, table: Aggregates[S, Any], r
     seen = mine(request, table.of.readable_by)
     if seen is not None and ref.project in seen:
         seen = None  # a cheaper query for the same row
+    again = begins(gateway, request, table.of.readable_by)
+
+    async def own() -> tuple[Found[S] | None, int]:
+        """The resource, unless it is of an earlier project of the same id."""
+        found, position = await aggregates.get(gateway.pool, table, ref, mine=seen)
+        if found is not None and found.position < again.get(table.of.owner_of(ref.project, found.state), 0):
+            return None, position
+        return found, position
+
     await gateway.fresh(request, ref.id)
-    found, position = await aggregates.get(gateway.pool, table, ref, mine=seen)
+    found, position = await own()
     if found is None:
         await gateway.caught_up(request)
-        found, position = await aggregates.get(gateway.pool, table, ref, mine=seen)
+        found, position = await own()
     rows_reflect(request, position)
     if found is None:
         raise not_found(table.kind, ref.id)
@@ -127,10 +136,11 @@ async def operation(gateway: Gateway, request: Request) -> Response:
     seconds = parameters.wait(request)
     await gateway.fresh(request, id_, kind=ANY, patience=seconds)  # another command of the caller may have ended it
     seen = mine(request, OPERATION_READ)
-    found, position = await operation_rows.get(gateway.pool, id_, mine=seen)
+    again = begins(gateway, request, OPERATION_READ)
+    found, position = await operation_rows.get(gateway.pool, id_, mine=seen, begins=again)
     if found is None:
         await gateway.caught_up(request)
-        found, position = await operation_rows.get(gateway.pool, id_, mine=seen)
+        found, position = await operation_rows.get(gateway.pool, id_, mine=seen, begins=again)
     rows_reflect(request, position)
     if found is None:
         raise not_found("operation", id_)
@@ -144,8 +154,10 @@ async def operation(gateway: Gateway, request: Request) -> Response:
 async def operation_then(gateway: Gateway, request: Request, id_: str, at: At) -> Response:
     """An operation as it was. Raises Problem (404) if it was not accepted yet."""
     position = await past.ready(gateway, request, at)
-    seen = past.shown_of(await past.begins(gateway, request, OPERATION_READ, position))
-    found = await queries.operation(gateway.past.pool, id_, position, mine=seen)
+    own = await past.begins(gateway, request, OPERATION_READ, position)
+    found = await queries.operation(
+        gateway.past.pool, id_, position, mine=past.shown_of(own), begins=own if own is not None else {}
+    )
     rows_reflect(request, position)
     if found is None:
         raise Problem(404, "operation_not_found", f"there was no operation {id_} then", [("at", "too early")])
@@ -268,13 +280,19 @@ async def operations(gateway: Gateway, request: Request) -> Response:
     at = await moments.asked(gateway, request)
     if at is not None:
         position = await past.ready(gateway, request, at)
-        seen = past.shown_of(await past.begins(gateway, request, OPERATION_READ, position))
+        own = await past.begins(gateway, request, OPERATION_READ, position)
         items, following, position = await queries.operations(
-            gateway.past.pool, filters, position, before, limit, mine=seen
+            gateway.past.pool,
+            *(filters, position, before, limit),
+            mine=past.shown_of(own),
+            begins=own if own is not None else {},
         )
         return listed(request, "operations", items, following, position)
     await gateway.fresh(request, kind=ANY)
     items, following, position = await operation_rows.page(
-        gateway.pool, filters, before, limit, mine=mine(request, OPERATION_READ)
+        gateway.pool,
+        *(filters, before, limit),
+        mine=mine(request, OPERATION_READ),
+        begins=begins(gateway, request, OPERATION_READ),
     )
     return listed(request, "operations", items, following, position)
