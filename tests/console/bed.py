@@ -80,15 +80,21 @@ class Bed:
     faults: list[str] = field(default_factory=list)
 
     async def allow(self, **roles: str) -> None:
-        """The tokens from now on, besides that of `admin`: `viewer="viewer@default"` makes `viewer-token`."""
+        """The tokens from now on, besides that of `admin`: `viewer="viewer@default"` makes `viewer-token`.
+
+        The gateway that pages are of runs, or is being started.
+        """
         lines = [line_of("admin"), *(f"{line_of(name)} {of}".strip() for name, of in roles.items())]
         self.tokens.write_text("\n".join([*lines, ""]))
 
         async def known() -> bool:
-            answers = [
-                await self.http.get("/v1/me", headers={"Authorization": f"Bearer {name}-token"}) for name in roles
-            ]
-            return all(answer.status_code == 200 for answer in answers)
+            names = ("admin", *roles)
+            with suppress(httpx.TransportError):  # it has just been started
+                answers = [
+                    await self.http.get("/v1/me", headers={"Authorization": f"Bearer {name}-token"}) for name in names
+                ]
+                return all(answer.status_code == 200 for answer in answers)
+            return False
 
         await eventually(known, "the gateway knows the tokens")
 
@@ -141,13 +147,6 @@ class Bed:
         """No VMs in the project `default`, and no token but that of `admin`, whatever a test has left."""
         if GATEWAY not in self.cloud.processes:
             await self.start_gateway()
-
-        async def answers() -> bool:
-            with suppress(httpx.TransportError):
-                return (await self.http.get("/v1/me")).status_code == 200
-            return False
-
-        await eventually(answers, "the gateway answers")
         await self.allow()
         for each in (await self.send("GET", "/v1/projects/default/vms"))["items"]:
             await self.send("DELETE", f"/v1/projects/default/vms/{each['id']}?wait=30s")
