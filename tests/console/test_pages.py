@@ -1,4 +1,4 @@
-"""Every page of `pages/index.js`, light and dark, on a desktop and on a phone: axe, width, heading, title, pictures.
+"""Every page of `pages/index.js`, on a desktop and on a phone, light and dark: axe, width, heading, title, pictures.
 
     NEBULA_SCREENSHOTS=1 pytest tests/console/test_pages.py
 
@@ -7,26 +7,22 @@ writes the pictures into docs/console/. A page needs nothing here, unless its pa
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
 from gateway.console.files import WEB
+from tests.console.axe import faults
 from tests.console.bed import IMAGE, Bed, needs_browser
-
-AXE = Path(sys.prefix) / "console-tests" / "node_modules" / "axe-core" / "axe.min.js"
-RULES = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa']}"
-SUMMARY = """found => found.violations.filter(({impact}) => impact === 'serious' || impact === 'critical')
-    .map(each => [each.id, each.nodes.map(node => node.html.slice(0, 200))])"""
 
 PICTURES = Path(__file__).parents[2] / "docs" / "console"
 #: Maximum number of bytes of a picture.
 MOST = 80_000
 WIDTHS = {"desktop": (1280, 800), "phone": (390, 844)}
-SCHEMES = ("light", "dark")
+SCHEMES: tuple[Literal["light"], Literal["dark"]] = ("light", "dark")
 
 PATHS = re.findall(r'^\s*\{path: "([^"]+)"', (WEB / "pages" / "index.js").read_text(), re.MULTILINE)
 #: Pages that have no path of their own, by the names of their pictures.
@@ -61,15 +57,20 @@ async def judged(page: Page, name: str) -> None:
     await expect(page.locator("h1").first).to_be_visible()
     await expect(page.locator("[aria-busy=true]")).to_have_count(0)
     assert re.fullmatch(r".+ · Nebula", await page.title()), name
-    await page.evaluate(AXE.read_text())
-    assert await page.evaluate(f"axe.run({RULES}).then({SUMMARY})") == [], name
+    assert await faults(page) == [], name
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
 
 
-async def pictured(page: Page, name: str) -> None:
-    """Write a picture, if it is wanted: PNG, or JPEG if that would be too large."""
-    if not os.environ.get("NEBULA_SCREENSHOTS"):
-        return
+async def pictured(page: Page, name: str, width: str) -> None:
+    """Write pictures in light and dark, if they are wanted."""
+    if os.environ.get("NEBULA_SCREENSHOTS"):
+        for scheme in SCHEMES:
+            await page.emulate_media(color_scheme=scheme)
+            await write_picture(page, f"{name}-{scheme}-{width}")
+
+
+async def write_picture(page: Page, name: str) -> None:
+    """PNG, or JPEG if that would be too large."""
     PICTURES.mkdir(exist_ok=True)
     for old in PICTURES.glob(f"{name}.*"):
         old.unlink()
@@ -86,17 +87,16 @@ async def pictured(page: Page, name: str) -> None:
 
 
 @needs_browser
-@pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-async def test_every_page(chromium: Browser, cloud: Bed, scheme: str, width: str) -> None:
+async def test_every_page(chromium: Browser, cloud: Bed, width: str) -> None:
     known = await values(cloud)
     wide, high = WIDTHS[width]
-    look = {"color_scheme": scheme, "viewport": {"width": wide, "height": high}}
+    look = {"viewport": {"width": wide, "height": high}}
     page = await cloud.page(chromium, **look)
     await page.goto("/console/")
     await expect(page.get_by_label("Token")).to_be_visible()
     await judged(page, "signin")
-    await pictured(page, f"signin-{scheme}-{width}")
+    await pictured(page, "signin", width)
     await page.get_by_label("Token").fill("admin-token")
     await page.get_by_role("button", name="Sign in").click()
     await page.get_by_role("banner").wait_for()
@@ -107,7 +107,14 @@ async def test_every_page(chromium: Browser, cloud: Bed, scheme: str, width: str
     for name, address in addresses.items():
         await page.goto(f"/console{address}")
         await judged(page, name)
-        await pictured(page, f"{name}-{scheme}-{width}")
+        await pictured(page, name, width)
+
+
+def test_the_scheme_is_a_matter_of_css_alone() -> None:
+    """So a page need not be loaded in each."""
+    modules = [file for file in WEB.rglob("*.js") if "vendor" not in file.relative_to(WEB).parts]
+    assert len(modules) > 20
+    assert [file.name for file in modules if "color-scheme" in file.read_text()] == []
 
 
 def test_every_page_has_its_own_name() -> None:
