@@ -119,7 +119,14 @@ async def test_the_read_models_are_made_and_proved(tmp_path: Path) -> None:
     assert found["verify_views_rows"] > found["events"] > 9 * VMS
     assert found["cpu_us_per_event"] > 0
     assert found["judging_us_per_event"] == 0, "the log is too short for other processes"
-    assert 0 < found["memory_mib"] < 200
+    assert 0 <= found["memory_mib"] < 200, "so few VMs may find room in what this process has already"
+
+
+def test_the_peak_of_memory_is_measured() -> None:
+    before = models.memory_mib()
+    assert len(b"x" * 2**26) == 2**26
+    assert 60 < models.memory_mib(peak=True) - before < 100
+    assert models.memory_mib() - before < 30, "it was freed, and the peak begins anew"
 
 
 async def test_each_list_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
