@@ -17,13 +17,13 @@ up: setup  ## Start a cloud on this machine; Ctrl-C stops all but running guests
 cluster: setup  ## Start a cluster of three hosts in network namespaces of this machine, as root; Ctrl-C removes it
 	@.venv/bin/python -m cli.local.cluster $(ARGS)
 
-test: WORKERS ?= 5
+test: WORKERS ?= 6
 # Or each of the many processes that the tests start would compile all that it imports, again.
 test: export PYTHONDONTWRITEBYTECODE =
 # Setup then installs a browser, too.
 test: export NEBULA_BROWSER = true
 test: setup  ## Run the tests against real servers (ARGS="-k servers")
-	@.venv/bin/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@.venv/bin/pytest --workers $(WORKERS) $(ARGS)
 
 chaos-log: KILLS ?= 500
 chaos-log: WRITERS ?= 16

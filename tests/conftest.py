@@ -6,7 +6,8 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +19,8 @@ from bench import homes
 from runtime.local.libvirtd import Libvirt, ensure_libvirt
 from runtime.local.servers import NatsServer, Postgres, create_database, start_nats, start_postgres
 from tests import quick_initdb
+from tests.parallel.longest import LONGEST
+from tests.parallel.run import run
 from tests.preload.client import Preload, begin
 
 
@@ -55,85 +58,50 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-#: Files that take longest, the longest first: they are begun first, so that no worker is left with one at the end.
-#: The first builds the image of a stock Debian on a new machine. `test_seed_disk.py`, which needs this image too, comes
-#: after the files that the other two or three workers begin with, and after the one that the worker of the first has
-#: next, so that nobody waits.
-LONGEST = (
-    "e2e/test_boot.py",
-    "e2e/test_kill.py",
-    "node_daemon/test_crash.py",
-    "gateway/test_schemathesis.py",
-    "console/test_journey.py",
-    "e2e/test_isolation.py",
-    "cluster/test_chaos.py",
-    "e2e/test_seed_disk.py",
-    "node_daemon/test_hypervisor.py",
-    "e2e/test_local_node.py",
-    "several/test_kills.py",
-    "e2e/test_simulation.py",
-    "roles/test_stops.py",
-    "upgrade/test_rolling.py",
-    "cluster/test_leader.py",
-    "several/test_room.py",
-    "node_daemon/test_process.py",
-    "e2e/test_soak.py",
-    "node_daemon/test_consoles.py",
-    "handlers/test_fences.py",
-    "attacks/test_bridge.py",
-    "handlers/test_handlers.py",
-    "projections/test_upgrade.py",
-    "node_daemon/test_host_firewall.py",
-    "gateway/test_access.py",
-    "projections/test_malformed.py",
-    "gateway/test_console.py",
-    "e2e/test_local_user.py",
-    "e2e/test_accounts.py",
-    "eventstore/test_model.py",
-    "bus_accounts/test_renewal.py",
-    "cli/test_other_host.py",
-    "e2e/test_rescue.py",
-    "cli/test_up.py",
-    "cli/test_stolen_node.py",
-    "node_daemon/test_guest_failures.py",
-    "gateway/test_reads.py",
-    "e2e/test_secrets.py",
-    "projections/test_runner.py",
-    "gateway/test_own_writes.py",
-    "gateway/test_waits.py",
-    "contracts/test_cluster.py",
-    "cli/test_catalog.py",
-    "handlers/test_attacking_node.py",
-    "gateway/test_matrix.py",
-    "contracts/test_recorders.py",
-    "integrity/test_log.py",
-    "handlers/test_two_handlers.py",
-    "bus_accounts/test_matrix.py",
-    "eventstore/test_follow.py",
-    "gateway/test_oidc.py",
-    "gateway/test_code_login.py",
-    "console/test_oidc_page.py",
-    "console/test_pages.py",
-    "node_daemon/test_faults.py",
-    "attacks/test_data_source.py",
-    "gateway/test_health.py",
-    "attacks/test_frames.py",
-)
-
-
 #: Makes starts of processes cheap.
 PRELOAD = pytest.StashKey[Preload]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--workers", type=int, default=0, help="run the tests by so many forks of this process")
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """What our processes import is imported while pytest reads the tests. A controller of workers starts none."""
+    """What our processes import is imported while pytest reads the tests. A process that has workers starts none."""
     config = session.config
-    if not config.option.collectonly and not config.getoption("numprocesses", None):
-        stack = ExitStack()
-        stack.enter_context(quick_initdb.installed())
-        config.add_cleanup(stack.close)
-        config.stash[PRELOAD] = begin()
-        config.add_cleanup(config.stash[PRELOAD].end)
+    if config.option.collectonly or config.getoption("numprocesses", None):
+        return
+    stack = ExitStack()
+    config.add_cleanup(stack.close)
+    stack.enter_context(quick_initdb.installed())
+    if not config.option.workers:
+        stack.enter_context(preloading(config))
+
+
+@contextmanager
+def preloaded(config: pytest.Config) -> Iterator[None]:
+    """For a worker, which begins when tests are read: its first starts of processes are cheap, too."""
+    with preloading(config):
+        config.stash[PRELOAD].wait()
+        yield
+
+
+@contextmanager
+def preloading(config: pytest.Config) -> Iterator[None]:
+    config.stash[PRELOAD] = begin()
+    try:
+        yield
+    finally:
+        config.stash[PRELOAD].end()
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """With `--workers`. Tests of a file run in one worker, since they share its servers."""
+    config = session.config
+    if config.option.collectonly or not config.option.workers or session.testsfailed:
+        return None
+    run(session, config.option.workers, {f"tests/{file}" for file in LONGEST}, partial(preloaded, config))
+    return True
 
 
 @pytest.fixture
@@ -150,9 +118,9 @@ def new_interpreters(preload: Preload) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first. `--dist loadfile` runs the tests of a file in one worker, since they share its servers.
+    """Long files first.
 
-    Raises UsageError for tests of one id: pytest-xdist would run only one of them. Since pytest 9.2, schemathesis gives
+    Raises UsageError for tests of one id, by which a report says what has failed. Since pytest 9.2, schemathesis gives
     all tests of a function the id of the function, so here they get the operation's.
     """
     for item in items:
@@ -161,7 +129,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item._id = item.id.with_params(operation)
     twice = [id_ for id_, count in Counter(item.nodeid for item in items).items() if count > 1]
     if twice:
-        raise pytest.UsageError(f"several tests have one id, and pytest-xdist runs one of them: {', '.join(twice)}")
+        raise pytest.UsageError(f"several tests have one id: {', '.join(twice)}")
     tests = Path(__file__).parent
 
     def rank(item: pytest.Item) -> int:
