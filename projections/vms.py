@@ -223,7 +223,7 @@ INSIDE = ("state", "shown", "project", "id", "digest", "name", "phase", "node", 
 
 VMS = Aggregates[Vm, VmView](
     of=VM,
-    revision=15,
+    revision=16,
     columns={
         "name": lambda state: state.name,
         "phase": lambda state: state.phase.value,
@@ -247,6 +247,7 @@ VMS = Aggregates[Vm, VmView](
         ) WITH (fillfactor = 55, toast_tuple_target = 1024);
         {inside("vms", INSIDE, compressed=("state", "shown"))}
         CREATE INDEX ON vms (project, created) WHERE NOT deleted;
+        CREATE INDEX ON vms (created) WHERE NOT deleted;
         CREATE INDEX ON vms (project, name, created) WHERE NOT deleted;
         CREATE INDEX ON vms (node, created) WHERE NOT deleted;
         CREATE INDEX ON vms (project, phase, created) WHERE NOT deleted;

@@ -171,11 +171,15 @@ def list_(
     name: Annotated[str | None, typer.Option(help="Only those of this name.")] = None,
     node: Annotated[str | None, typer.Option(help="Only those on this node.")] = None,
     label: Annotated[str | None, typer.Option(metavar="KEY[=VALUE]", help="Only those with such a label.")] = None,
+    everywhere: Annotated[bool, typer.Option("--all-projects", help="Those of all projects that you may see.")] = False,
     at: At = None,
 ) -> None:
     """List the VMs of a project, without deleted ones."""
     wanted = {"phase": phase, "tag": tag, "label": label, "name": name, "node": node, "at": at}
-    output.listing(session, session.api.pages(path("projects", session.project, "vms"), wanted), COLUMNS)
+    if everywhere:
+        output.listing(session, session.api.pages(path("vms"), wanted), {"PROJECT": "project", **COLUMNS})
+    else:
+        output.listing(session, session.api.pages(path("projects", session.project, "vms"), wanted), COLUMNS)
 
 
 @query(app, "show")

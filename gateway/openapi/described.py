@@ -117,6 +117,7 @@ QUERY: dict[str, tuple[Schema, str]] = {
 #: Parameters that have another meaning in one path.
 QUERY_OF: dict[tuple[str, str], Schema] = {
     ("/v1/projects/{project}/vms", "phase"): words(Phase),
+    ("/v1/vms", "phase"): words(Phase),
     ("/v1/images", "phase"): words(ImagePhase),
     ("/v1/operations", "status"): words(Status),
     ("/v1/parked", "status"): words(parking.Status),

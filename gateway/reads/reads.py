@@ -259,15 +259,23 @@ async def image(gateway: Gateway, request: Request) -> Response:
 async def vm_list(gateway: Gateway, request: Request) -> Response:
     """The VMs of a project that are not deleted."""
     project = path_id(request, "project")
-    filters = {
-        "project": project,
+    filters = vm_filters(request)
+    await page_key(gateway, request, VMS.table)  # checked before the project is looked up
+    await inside(gateway, request, project)
+    return await many(gateway, request, "vm", {**filters, "project": project})
+
+
+async def all_vms(gateway: Gateway, request: Request) -> Response:
+    """The VMs of all projects that the caller sees, without deleted ones."""
+    return await many(gateway, request, "vm", vm_filters(request))
+
+
+def vm_filters(request: Request) -> dict[str, str | None]:
+    return {
         "label": parameters.label(request),
         "phase": parameters.choice(request, "phase", Phase),
         **{name: parameters.word(request, name) for name in ("tag", "name", "node")},
     }
-    await page_key(gateway, request, VMS.table)  # checked before the project is looked up
-    await inside(gateway, request, project)
-    return await many(gateway, request, "vm", filters)
 
 
 async def operations(gateway: Gateway, request: Request) -> Response:

@@ -15,13 +15,16 @@ VMS = "/v1/projects/{project}/vms"
 PREVIEW = "/v1/projects/{project}/vm-preview"
 CONSOLE = f"{VMS}/{{vm}}/console"
 VNC = f"{VMS}/{{vm}}/vnc"
+EVERYWHERE = "/v1/vms"
+FILTERS = ("phase", "tag", "label", "name", "node")
 CONSOLE_LOG = ("bytes", "cursor", "wait", *FRESH)
 #: The WebSockets, by path, with their parameters. The last part of the path is the verb of the question to the node.
 TUNNELS = {CONSOLE: ("force", *FRESH), VNC: FRESH}
 
 READS = (
     Read(f"{VMS}/{{vm}}", VM_READ, reads.vm, "A VM, now or at an earlier time", PAST, VmView),
-    Read(VMS, VM_READ, reads.vm_list, "VMs", ("phase", "tag", "label", "name", "node", *PAGED), VmView, listed=True),
+    Read(VMS, VM_READ, reads.vm_list, "VMs", (*FILTERS, *PAGED), VmView, listed=True),
+    Read(EVERYWHERE, VM_READ, reads.all_vms, "The VMs of all projects", (*FILTERS, *PAGED), VmView, listed=True),
     Read(
         f"{VMS}/{{vm}}/verbs",
         VM_READ,

@@ -337,11 +337,12 @@ class Platform:
                 return Answer({**me, "permissions": []}, len(self.events))
             case "projects":
                 return self.page([*self.projects.values()], path, query)
-            case "projects/{project}/vms":
-                self.project(ids["project"])
+            case "projects/{project}/vms" | "vms":
+                if "project" in ids:
+                    self.project(ids["project"])
                 there = self.vms if "at" not in query else self.then(int(query["at"]))
-                mine = [vm for vm in there.values() if vm["project"] == ids["project"] and matches(vm, query)]
-                return self.page([vm for vm in mine if vm["phase"] != "deleted"], path, query)
+                mine = [vm for vm in there.values() if vm["project"] == ids.get("project", vm["project"])]
+                return self.page([vm for vm in mine if vm["phase"] != "deleted" and matches(vm, query)], path, query)
             case "projects/{project}/vms/{vm}":
                 return self.one_vm(self.vm(ids["project"], ids["vm"]), query)
             case "projects/{project}/vms/{vm}/guest":

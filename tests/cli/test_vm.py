@@ -245,6 +245,16 @@ def test_lists_have_all_pages(nebula: Nebula, platform: Platform) -> None:
     assert [vm["name"] for vm in nebula("vm", "list", "-o", "json").json["items"]] == names
 
 
+def test_the_vms_of_all_projects(nebula: Nebula, platform: Platform) -> None:
+    platform.add_vm("web-1")
+    platform.vms[platform.add_vm("web-2")["id"]]["project"] = "other"
+    assert [line.split()[0] for line in nebula("vm", "list").out.splitlines()] == ["NAME", "web-1"]
+    rows = [line.split()[:2] for line in nebula("vm", "list", "--all-projects").out.splitlines()]
+    assert rows == [["PROJECT", "NAME"], ["default", "web-1"], ["other", "web-2"]]
+    found = nebula("vm", "list", "--all-projects", "--name", "web-2", "-o", "json").json["items"]
+    assert [vm["name"] for vm in found] == ["web-2"]
+
+
 def test_wait(nebula: Nebula, platform: Platform) -> None:
     vm = platform.add_vm("web-1")
     ran = nebula("vm", "wait", "web-1", "--for", "ready")

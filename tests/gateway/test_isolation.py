@@ -47,7 +47,7 @@ def owner_of(path: str, item: dict[str, Any]) -> str | None:
     match path:
         case "/v1/projects":
             return str(item["id"])
-        case "/v1/images" | "/v1/flavors" | "/v1/diff":
+        case "/v1/images" | "/v1/flavors" | "/v1/diff" | "/v1/vms":
             project = item["project"]
             return str(project) if project else None
         case "/v1/operations":

@@ -36,6 +36,7 @@ export const FRESH = [
   /^\/v1\/tokens\/[^\/]+$/,
   /^\/v1\/users$/,
   /^\/v1\/users\/[^\/]+$/,
+  /^\/v1\/vms$/,
 ];
 
 /** Reads that take `at`. */
@@ -64,4 +65,5 @@ export const TRAVELS = [
   /^\/v1\/tokens\/[^\/]+$/,
   /^\/v1\/users$/,
   /^\/v1\/users\/[^\/]+$/,
+  /^\/v1\/vms$/,
 ];
