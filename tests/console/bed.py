@@ -149,6 +149,8 @@ class Bed:
             await self.start_gateway()
         await self.allow()
         for each in (await self.send("GET", "/v1/projects/default/vms"))["items"]:
+            if each["protected"]:
+                await self.send("PATCH", f"/v1/projects/default/vms/{each['id']}?wait=30s", {"protected": False})
             await self.send("DELETE", f"/v1/projects/default/vms/{each['id']}?wait=30s")
 
     async def close(self) -> None:

@@ -46,7 +46,7 @@ class App {
   constructor() {
     this.api = new Api({lost: problem => this.lost(problem), waiting: words => this.wait(words)});
     this.session = new Watch(this.api, () => this.changed());
-    this.keys = new Keys();
+    this.keys = new Keys(() => this.stage.keys);
     this.live = new Live({state: state => this.connection(state), missed: () => void this.stage.read()});
     this.stage = new Stage({render: () => this.changed(), context: (...given) => this.context(...given)});
     this.router = new Router(() => this.arrived());
@@ -221,7 +221,6 @@ class App {
       const params = matched(entry.path, path);
       if (params === null) continue;
       if (params["project"]) localStorage.setItem(REMEMBERED, params["project"]);
-      this.keys.ofPage([]);
       void this.stage.open(entry, path, params, query);
       return;
     }

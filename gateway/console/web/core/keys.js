@@ -7,11 +7,12 @@ const PAUSE = 1200;
 
 export class Keys {
   /** @type {Key[]} */ #always = [];
-  /** @type {Key[]} */ #page = [];
   #first = "";
   #pressed = 0;
 
-  constructor() {
+  /** @param {() => Key[]} ofPage the keys of the page that is shown */
+  constructor(ofPage) {
+    this.ofPage = ofPage;
     document.addEventListener("keydown", event => this.#down(event));
   }
 
@@ -23,17 +24,9 @@ export class Keys {
     this.#always.push(...keys);
   }
 
-  /**
-   * The keys of the page that is shown, in place of those of the page before.
-   * @param {Key[]} keys
-   */
-  ofPage(keys) {
-    this.#page = keys;
-  }
-
   /** @returns {Key[]} all keys that work now */
   get all() {
-    return [...this.#page, ...this.#always];
+    return [...this.ofPage(), ...this.#always];
   }
 
   /** @param {KeyboardEvent} event */

@@ -8,9 +8,13 @@ import {Problem} from "./problem.js";
 
 /** Milliseconds between two looks at what has changed. */
 const PACE = 250;
-/** How many changed rows are read one by one; for more, the whole list is read again, at most every few seconds. */
+/**
+ * How many changed rows are read one by one, those that are seen first. For more, the whole list is read again: at most
+ * every few seconds, and at most a tenth of the time.
+ */
 const FEW = 12;
 const WHOLE = 3000;
+const SHARE = 10;
 
 /**
  * @template {{id: string}} Item an item of the list, as the API has it
@@ -18,9 +22,15 @@ const WHOLE = 3000;
  */
 export class Rows {
   /** @type {Map<string, Row>} */ #rows = new Map();
-  /** @type {Set<string>} */ #noted = new Set();
+  /** The paths of items that have changed, by their ids. @type {Map<string, string>} */ #noted = new Map();
   /** @type {ReturnType<typeof setTimeout> | null} */ #alarm = null;
   #readAt = 0;
+  /** Milliseconds that the last reading of the whole list took. */
+  #took = 0;
+  /** How many readings go on. A row that was read alone is newer than that of a list which was begun before. */
+  #reading = 0;
+  /** The ids of the rows that are seen. @type {ReadonlySet<string>} */
+  seen = new Set();
   /** Whether all pages are read. */
   complete = false;
   /** The rows in the order of the API. @type {Row[]} */
@@ -54,9 +64,20 @@ export class Rows {
 
   /** @param {() => void} first called after the first page */
   async #whole(first = () => {}) {
+    this.#reading += 1;
+    try {
+      await this.#pages(first);
+    } finally {
+      this.#reading -= 1;
+    }
+  }
+
+  /** @param {() => void} first */
+  async #pages(first) {
     /** @type {Map<string, Row>} */
     const found = new Map();
     const fresh = this.#rows.size === 0;
+    const began = Date.now();
     await this.api.pages(
       this.path,
       this.query,
@@ -71,6 +92,7 @@ export class Rows {
       {signal: this.signal},
     );
     this.#readAt = Date.now();
+    this.#took = this.#readAt - began;
     this.#use(found, true);
   }
 
@@ -93,9 +115,10 @@ export class Rows {
   /**
    * Say that an item has changed. It is read soon.
    * @param {string} id
+   * @param {string} path of the item, if it is elsewhere than the list
    */
-  note(id) {
-    this.#noted.add(id);
+  note(id, path = `${this.path}/${encodeURIComponent(id)}`) {
+    this.#noted.set(id, path);
     this.#plan(PACE);
   }
 
@@ -109,32 +132,37 @@ export class Rows {
   }
 
   async #look() {
-    if (!this.complete) {
+    if (!this.complete || this.#reading > 0) {
       if (this.#noted.size > 0) this.#plan(PACE);
       return;
     }
-    if (this.#noted.size > FEW && Date.now() - this.#readAt < WHOLE) {
-      this.#plan(WHOLE);
-      return;
-    }
-    const ids = [...this.#noted];
-    this.#noted.clear();
+    const whole = this.#noted.size > FEW && Date.now() - this.#readAt >= Math.max(WHOLE, SHARE * this.#took);
+    const all = [...this.#noted];
+    const taken = whole ? all : [...all.filter(([id]) => this.seen.has(id)), ...all.filter(([id]) => !this.seen.has(id))].slice(0, FEW);
+    for (const [id] of taken) this.#noted.delete(id);
+    this.#reading += 1;
     try {
-      if (ids.length > FEW) await this.#whole();
-      else await Promise.all(ids.map(id => this.#one(id)));
+      if (whole) await this.#whole();
+      else await Promise.all(taken.map(([id, path]) => this.#one(id, path)));
     } catch (error) {
       if (!aborted(error)) this.#plan(WHOLE); // what is shown is then older; the next event leads here again
-      for (const id of ids) this.#noted.add(id);
+      for (const [id, path] of taken) this.#noted.set(id, path);
       return;
+    } finally {
+      this.#reading -= 1;
     }
+    if (this.#noted.size > 0) this.#plan(PACE);
     this.list = [...this.#rows.values()];
     this.told();
   }
 
-  /** @param {string} id */
-  async #one(id) {
+  /**
+   * @param {string} id
+   * @param {string} path
+   */
+  async #one(id, path) {
     try {
-      const item = /** @type {Item} */ (await this.api.get(`${this.path}/${encodeURIComponent(id)}`, {}, {signal: this.signal}));
+      const item = /** @type {Item} */ (await this.api.get(path, {}, {signal: this.signal}));
       const row = this.keep(item);
       if (row === null) this.#rows.delete(id);
       else this.#rows.set(id, row);

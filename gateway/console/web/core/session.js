@@ -3,6 +3,7 @@
  * no script can read. A session of an OIDC issuer is renewed before it ends.
  */
 
+import {forgetDrafts} from "./drafts.js";
 import {Me} from "./me.js";
 import {Problem} from "./problem.js";
 import {queryOf} from "./router.js";
@@ -71,6 +72,7 @@ export async function signIn(api, token) {
  * @param {Api} api
  */
 export async function signOut(api) {
+  forgetDrafts();
   try {
     await api.call("DELETE", "/v1/session");
   } catch (error) {

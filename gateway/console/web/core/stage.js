@@ -81,6 +81,12 @@ export class Stage {
     await this.read();
   }
 
+  /** The keys of the page. */
+  get keys() {
+    const {page, context, data} = this.shown;
+    return page?.keys && context !== null && data !== undefined ? page.keys(context, /** @type {never} */ (data)) : [];
+  }
+
   /** Read what the page shows, again. What is shown stays until the answer is there. */
   async read() {
     const {page, context} = this.shown;

@@ -314,6 +314,8 @@ interface Page<D = any> {
   view(context: Context, data: D): unknown;
   /** An event of the log. Events that have been read already may come again. */
   live?(event: LogEvent, context: Context, data: D): void;
+  /** The keys that work while it is shown. */
+  keys?(context: Context, data: D): import("./keys.js").Key[];
   /** Whether `load` depends on the query: then a change of it reads again. */
   reads?: boolean;
 }

@@ -4,6 +4,7 @@
 export const PAGES = [
   {path: "/", title: "Overview", menu: {icon: "overview", key: "o"}, module: () => import("./overview.js")},
   {path: "/projects/:project/vms", title: "Virtual machines", permission: "vm.read", menu: {icon: "vm", key: "v"}, module: () => import("./vms.js")},
+  {path: "/vms", title: "Virtual machines of all projects", permission: "vm.read", module: () => import("./vms.js")},
   {path: "/projects/:project/vms/:vm", title: "Virtual machine", permission: "vm.read", module: () => import("./vm.js")},
   {path: "/log", title: "Log", permission: "event.read", menu: {icon: "log", key: "l"}, module: () => import("./log.js")},
   {path: "/log/:position", title: "Event", permission: "event.read", module: () => import("./event.js")},

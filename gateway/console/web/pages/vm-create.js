@@ -1,20 +1,26 @@
 /** The dialogue that creates a VM, with the call beside it, and where it would be placed. */
 
+import {draftOf, keepDraft} from "../core/drafts.js";
 import {html, nothing} from "../core/html.js";
 import {gib, mib} from "../core/format.js";
 import {Problem} from "../core/problem.js";
-import {command, quoted} from "../parts/command.js";
+import {command} from "../parts/command.js";
 import {open} from "../parts/dialog.js";
 import {field} from "../parts/field.js";
-import {body, Form, labels} from "../parts/form.js";
+import {Form, labels} from "../parts/form.js";
 import "../parts/progress.js";
+import {bodyOf, cliOf, countOf, DEFAULTS, MOST, numbered} from "./vms/create-call.js";
+import {Outcomes} from "./vms/outcomes.js";
 
 /** Milliseconds without typing after which the platform is asked what it would do. */
 const PAUSE = 500;
 /** The beginnings that cloud-init knows (docs/http-api.md has all). */
 const KNOWN = /^(#cloud-config|#!|#include|#cloud-boothook|#part-handler|## template: jinja|Content-Type:|MIME-Version:)/;
 
-const FIELDS = ["name", "image", "flavor", "vcpus", "memory_mib", "disk_gib", "ssh_keys", "user_data", "labels", "description"];
+const FIELDS = [
+  ...["name", "image", "flavor", "vcpus", "memory_mib", "disk_gib", "ssh_keys", "user_data"],
+  ...["tags", "labels", "region", "description", "restart_policy", "watchdog", "protected"],
+];
 
 /**
  * What user-data lacks, in words; null if it looks right.
@@ -27,50 +33,15 @@ function doubt(text) {
 }
 
 /**
- * The body of the call, of the values of the form.
- * @param {Form} form
- */
-function bodyOf(form) {
-  const flavor = form.text("flavor");
-  const keys = form.text("ssh_keys").split("\n").map(line => line.trim()).filter(Boolean);
-  const found = labels(form.text("labels"));
-  return body({
-    name: form.text("name").trim(),
-    image: form.text("image"),
-    ...(flavor ? {flavor} : {vcpus: form.number("vcpus"), memory_mib: form.number("memory_mib"), disk_gib: form.number("disk_gib")}),
-    ssh_keys: keys.length > 0 ? keys : null,
-    user_data: form.text("user_data"),
-    labels: found && Object.keys(found).length > 0 ? found : null,
-    description: form.text("description").trim(),
-  });
-}
-
-/**
- * The same as a command of `nebula`.
- * @param {string} project
- * @param {Record<string, unknown>} values
- */
-function cliOf(project, values) {
-  const {name = "", image = "", flavor, vcpus, memory_mib: memory, disk_gib: disk, description} = values;
-  const words = ["nebula vm create", quoted(String(name || "NAME")), "--image", quoted(String(image || "IMAGE")), "--project", quoted(project)];
-  if (flavor) words.push("--flavor", quoted(String(flavor)));
-  if (vcpus) words.push("--vcpus", String(vcpus));
-  if (memory) words.push("--memory", String(memory));
-  if (disk) words.push("--disk", String(disk));
-  if (values["ssh_keys"]) words.push("--ssh-key", "KEY.pub");
-  if (values["user_data"]) words.push("--user-data", "FILE");
-  for (const [key, value] of Object.entries(/** @type {Record<string, string>} */ (values["labels"] ?? {}))) words.push("--label", quoted(`${key}=${value}`));
-  if (description) words.push("--description", quoted(String(description)));
-  return words.join(" ");
-}
-
-/**
  * @param {Context} context
- * @param {string} project
+ * @param {string | null} fixed the project; null: it is asked for
+ * @param {(outcomes: Outcomes) => void} began called when several are created
  */
-export async function create(context, project) {
-  const {api, live, signal} = context;
-  const path = `/v1/projects/${encodeURIComponent(project)}/vms`;
+export async function create(context, fixed, began) {
+  const {api, live, me, signal} = context;
+  const name = `${me.principal} vm ${fixed ?? ""}`;
+  /** @type {ProjectView[] | null} */
+  let projects = null;
   /** @type {ImageView[] | null} */
   let images = null;
   /** @type {FlavorView[]} */
@@ -82,47 +53,57 @@ export async function create(context, project) {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let alarm;
   let changed = () => {};
-  const form = new Form({vcpus: "1", memory_mib: "512", disk_gib: "4"}, () => {
+  const form = new Form({...DEFAULTS, ...draftOf(name)}, () => {
     changed();
+    if (made === null) keepDraft(name, form.values);
     clearTimeout(alarm);
     alarm = setTimeout(() => void judge(), PAUSE);
   });
+  const inProject = (/** @type {string} */ what) => `/v1/projects/${encodeURIComponent(fixed ?? form.text("project"))}/${what}`;
+  const sent = () => (countOf(form) > 1 ? numbered(bodyOf(form), 1) : bodyOf(form));
 
   const judge = async () => {
-    const values = bodyOf(form);
-    if (form.busy || made || !values["name"] || !values["image"]) return;
+    const values = sent();
+    if (form.busy || made || !form.text("name") || !values["image"]) return;
     const text = JSON.stringify(values);
     /** @type {PreviewView | Problem | null} */
     let found = null;
     try {
-      found = await api.ask(`/v1/projects/${encodeURIComponent(project)}/vm-preview`, values, signal);
+      found = await api.ask(inProject("vm-preview"), values, signal);
     } catch (error) {
       // A gateway that does not know this call says nothing; the create itself judges.
       if (error instanceof Problem && error.code !== "no_such_route" && error.status !== 503) found = error;
     }
-    if (text !== JSON.stringify(bodyOf(form)) || made) return;
+    if (text !== JSON.stringify(sent()) || made) return;
     preview = found;
     changed();
   };
 
   const choices = async () => {
+    if (fixed === null && projects === null) {
+      /** @type {ListOf<ProjectView>} */
+      const {items} = await api.get("/v1/projects", {limit: 500}, {signal});
+      projects = items.filter(({id}) => me.may("vm.create", id));
+      if (!projects.some(({id}) => id === form.text("project"))) form.values["project"] = projects[0]?.id ?? "";
+    }
+    const project = fixed ?? form.text("project");
     /** @type {[ListOf<ImageView>, ListOf<FlavorView>]} */
     const [ofImages, ofFlavors] = await Promise.all([
       api.get("/v1/images", {project, phase: "available", limit: 500}, {signal}),
       api.get("/v1/flavors", {project, limit: 500}, {signal}),
     ]);
+    if (project !== (fixed ?? form.text("project"))) return;
     images = ofImages.items;
     flavors = ofFlavors.items.filter(({deprecated}) => !deprecated);
-    if (!form.text("image") && images[0]) form.values["image"] = images[0].id;
+    if (!images.some(({id}) => id === form.text("image"))) form.values["image"] = images[0]?.id ?? "";
+    if (!flavors.some(({id}) => id === form.text("flavor"))) form.values["flavor"] = "";
     changed();
   };
-
-  const submit = async (/** @type {Event} */ event) => {
-    event.preventDefault();
-    const answer = await form.send(api, "POST", path, bodyOf(form));
-    if (answer === null) return;
-    made = /** @type {{operation: Operation, resource: VmView}} */ (answer);
-    changed();
+  const choose = () => {
+    choices().catch(error => {
+      form.problem = error;
+      changed();
+    });
   };
 
   await open(
@@ -130,25 +111,52 @@ export async function create(context, project) {
     dialog => {
       if (changed !== dialog.changed) {
         changed = dialog.changed;
-        choices().catch(error => {
-          form.problem = error;
-          changed();
-        });
+        choose();
       }
       if (made) return done(made, () => dialog.close(), context, live);
+      const count = countOf(form);
+      const submit = async (/** @type {Event} */ event) => {
+        event.preventDefault();
+        const values = bodyOf(form);
+        const path = inProject("vms");
+        const answer = /** @type {{operation: Operation, resource: VmView} | null} */ (await form.send(api, "POST", path, sent()));
+        if (answer === null) return;
+        made = answer;
+        keepDraft(name, null);
+        if (count > 1) {
+          const tasks = Array.from({length: count}, (_, at) => {
+            const body = numbered(values, at + 1);
+            return {name: body.name, call: async () => ({method: "POST", path, body}), ...(at === 0 ? {operation: answer.operation} : {})};
+          });
+          dialog.close();
+          began(new Outcomes(context, "Create", tasks));
+        }
+        changed();
+      };
+      const restart = () => {
+        form.values = {...DEFAULTS};
+        form.problem = preview = null;
+        keepDraft(name, null);
+        choose();
+        changed();
+      };
       return html`
         <form class="dialog-form" @submit=${submit}>
           <div class="dialog-body two">
-            <div>${inputs(form, images, flavors)}</div>
+            <div>
+              ${projects === null ? nothing : field(form, {name: "project", label: "Project", type: "select", required: true, options: projects.map(({id, name: title}) => ({value: id, text: title})), changed: choose})}
+              ${inputs(form, images, flavors)}
+            </div>
             <div>
               ${placed(preview)}
-              ${command({method: "POST", path, body: bodyOf(form), cli: cliOf(project, bodyOf(form)), open: true})}
+              ${command({method: "POST", path: inProject("vms"), body: bodyOf(form), cli: cliOf(fixed ?? form.text("project"), bodyOf(form), count), count, open: true})}
               ${form.refusal(FIELDS)}
             </div>
           </div>
           <footer class="dialog-foot">
+            <button type="button" class="plain" ?disabled=${form.busy} @click=${restart}>Start afresh</button><span class="grow"></span>
             <button type="button" ?disabled=${form.busy} @click=${() => dialog.close()}>Cancel</button>
-            <button type="submit" class="primary" ?disabled=${form.busy || !images?.length}>${form.busy ? "Creating…" : "Create"}</button>
+            <button type="submit" class="primary" ?disabled=${form.busy || !images?.length}>${form.busy ? "Creating…" : count > 1 ? `Create ${count}` : "Create"}</button>
           </footer>
         </form>
       `;
@@ -178,6 +186,8 @@ const done = ({operation, resource}, close, {api, go}, live) => html`
   </footer>
 `;
 
+const words = (/** @type {string[]} */ ...values) => values.map(value => ({value, text: value}));
+
 /**
  * @param {Form} form
  * @param {ImageView[] | null} images
@@ -186,8 +196,12 @@ const done = ({operation, resource}, close, {api, go}, live) => html`
 function inputs(form, images, flavors) {
   const named = labels(form.text("labels")) === null ? "lines of key=value" : undefined;
   const wrong = doubt(form.text("user_data"));
+  const count = countOf(form);
   return html`
-    ${field(form, {name: "name", label: "Name", required: true, placeholder: "web-1"})}
+    <div class="row-of-fields name-and-count">
+      ${field(form, {name: "name", label: "Name", required: true, placeholder: "web-1", ...(count > 1 ? {help: `${form.text("name")}-1 to ${form.text("name")}-${count}`} : {})})}
+      ${field(form, {name: "count", label: "How many", type: "number", min: 1, max: MOST, required: true})}
+    </div>
     ${images !== null && images.length === 0
       ? html`<p class="field-hint">This project has no image yet. <code>nebula image build debian-12</code> makes one.</p>`
       : field(form, {
@@ -219,7 +233,14 @@ function inputs(form, images, flavors) {
     ${field(form, {name: "ssh_keys", label: "SSH keys", type: "area", rows: 2, placeholder: "ssh-ed25519 AAAA… you@host", help: "One a line. Those of the project are added."})}
     ${field(form, {name: "user_data", label: "User-data", type: "area", rows: 4, placeholder: "#cloud-config", ...(wrong ? {hint: wrong} : {})})}
     ${field(form, {name: "labels", label: "Labels", type: "area", rows: 2, placeholder: "team=blue", ...(named ? {hint: named} : {})})}
+    ${field(form, {name: "tags", label: "Tags", help: "Ids of tags, with commas between them."})}
     ${field(form, {name: "description", label: "Description"})}
+    <div class="row-of-fields">
+      ${field(form, {name: "region", label: "Region", placeholder: "any"})}
+      ${field(form, {name: "restart_policy", label: "Restarts by itself", type: "select", required: true, options: words("no", "on-failure", "always")})}
+      ${field(form, {name: "watchdog", label: "Watchdog", type: "select", required: true, options: words("disabled", "reset", "poweroff")})}
+    </div>
+    ${field(form, {name: "protected", label: "Protected: it cannot be deleted", type: "check"})}
   `;
 }
 

@@ -1,25 +1,10 @@
 /** The same thing without the console: the call as `curl`, and as a command of `nebula`, to copy. */
 
 import {html, icon, nothing} from "../core/html.js";
+import {curl} from "./shell.js";
 import {say} from "./toast.js";
 
-/**
- * A word for a shell.
- * @param {string} text
- */
-export const quoted = text => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`);
-
-/**
- * @param {string} method
- * @param {string} path
- * @param {unknown} body
- * @param {string} origin such as `http://127.0.0.1:8700`
- */
-function curl(method, path, body, origin = location.origin) {
-  const words = ["curl", "-X", method, quoted(origin + path), "-H", `"Authorization: Bearer $NEBULA_TOKEN"`];
-  if (body !== null && body !== undefined) words.push("-H", "'Content-Type: application/json'", "-d", quoted(JSON.stringify(body)));
-  return words.join(" ");
-}
+export {quoted} from "./shell.js";
 
 /**
  * @param {object} call
@@ -27,12 +12,13 @@ function curl(method, path, body, origin = location.origin) {
  * @param {string} call.path
  * @param {unknown} [call.body]
  * @param {string | null} [call.cli] the command of `nebula`, if there is one
+ * @param {number} [call.count] so many times, with a number behind the name
  * @param {boolean} [call.open] whether it is shown from the beginning
  */
-export const command = ({method, path, body = null, cli = null, open = false}) => html`
+export const command = ({method, path, body = null, cli = null, count = 1, open = false}) => html`
   <details class="command" ?open=${open}>
     <summary>The same without the console</summary>
-    ${cli === null ? nothing : line("nebula", cli)} ${line("HTTP", curl(method, path, body))}
+    ${cli === null ? nothing : line("nebula", cli)} ${line("HTTP", curl(method, path, body, count))}
   </details>
 `;
 

@@ -63,7 +63,7 @@ export function confirm({title, words, button, name, danger = false, more = noth
           </div>
           <footer class="dialog-foot">
             <button type="button" ?disabled=${busy} @click=${() => dialog.close()}>Cancel</button>
-            <button type="submit" class=${danger ? "danger" : "primary"} ?disabled=${!ready}>${busy ? "Sending…" : button}</button>
+            <button type="submit" class=${danger ? "danger" : "primary"} ?disabled=${!ready} ?autofocus=${name === undefined}>${busy ? "Sending…" : button}</button>
           </footer>
         </form>
       `;

@@ -15,13 +15,13 @@ let dialogs = 0;
  * @template R
  * @param {string} title
  * @param {(dialog: Dialog) => unknown} view
- * @param {{wide?: boolean, mayClose?: () => boolean}} how `mayClose`: whether Escape may close it now
+ * @param {{wide?: boolean, sheet?: boolean, mayClose?: () => boolean}} how `sheet`: at the lower edge; `mayClose`: whether Escape may close it now
  * @returns {Promise<R | undefined>} what it was closed with
  */
-export function open(title, view, {wide = false, mayClose = () => true} = {}) {
+export function open(title, view, {wide = false, sheet = false, mayClose = () => true} = {}) {
   const before = document.activeElement;
   const element = document.createElement("dialog");
-  element.className = wide ? "dialog wide" : "dialog";
+  element.className = `dialog ${wide ? "wide" : ""} ${sheet ? "sheet" : ""}`;
   dialogs += 1;
   const label = `dialog-${dialogs}`;
   element.setAttribute("aria-labelledby", label);
@@ -56,7 +56,7 @@ export function open(title, view, {wide = false, mayClose = () => true} = {}) {
     });
     draw();
     element.showModal();
-    const first = element.querySelector("[autofocus], .dialog-body input, .dialog-body select, .dialog-body textarea");
+    const first = element.querySelector("[autofocus]") ?? element.querySelector(".dialog-body input, .dialog-body select, .dialog-body textarea");
     if (first instanceof HTMLElement) first.focus();
   });
 }

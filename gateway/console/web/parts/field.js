@@ -15,6 +15,7 @@ import {of} from "../core/problem.js";
  * @property {number} [max]
  * @property {number} [rows] of an area
  * @property {{value: string, text: string}[]} [options] of a select
+ * @property {() => void} [changed] called after a change of a select
  * @property {string} [hint] a warning of the page itself, which does not prevent sending
  */
 
@@ -62,7 +63,7 @@ export function field(form, field) {
  * @param {string} notes the ids of what describes it
  * @param {boolean} wrong
  */
-function inputOf(form, {name, type = "text", required = false, placeholder = "", min, max, rows = 4, options = []}, id, notes, wrong) {
+function inputOf(form, {name, type = "text", required = false, placeholder = "", min, max, rows = 4, options = [], changed}, id, notes, wrong) {
   const value = form.text(name);
   const set = (/** @type {Event} */ event) => form.set(name, /** @type {HTMLInputElement} */ (event.target).value);
   const described = notes || nothing;
@@ -72,8 +73,11 @@ function inputOf(form, {name, type = "text", required = false, placeholder = "",
       return html`<textarea id=${id} name=${name} rows=${rows} placeholder=${placeholder} ?required=${required} spellcheck="false"
         aria-describedby=${described} aria-invalid=${invalid} .value=${current(value)} @input=${set}></textarea>`;
     case "select":
-      return html`<select id=${id} name=${name} ?required=${required} aria-describedby=${described} aria-invalid=${invalid} @change=${set}>
-        ${options.map(option => html`<option value=${option.value} ?selected=${option.value === value}>${option.text}</option>`)}
+      return html`<select id=${id} name=${name} ?required=${required} aria-describedby=${described} aria-invalid=${invalid} @change=${(/** @type {Event} */ event) => {
+        set(event);
+        changed?.();
+      }}>
+        ${options.map(option => html`<option value=${option.value} .selected=${current(option.value === value)}>${option.text}</option>`)}
       </select>`;
     case "check":
       return html`<input id=${id} name=${name} type="checkbox" aria-describedby=${described} .checked=${current(value === "true")}

@@ -1,53 +1,94 @@
 /** Filters of a list: a search in its text, and choices. They are in the address, so that a list can be shared. */
 
-import {html, icon} from "../core/html.js";
+import {current, html, icon, nothing} from "../core/html.js";
 
+export {matches, values} from "./match.js";
+
+/** @typedef {string | {value: string, text: string}} Option */
 /**
  * @typedef {object} Choice
  * @property {string} name of the value in the address
  * @property {string} label
- * @property {string[]} options
+ * @property {readonly Option[]} options
  */
+
+/** The most options of one choice. */
+const MOST = 200;
+/** Whether the choices are shown on a phone. */
+let open = false;
 
 /**
  * @param {Context} context
  * @param {string} label of the search
  * @param {Choice[]} choices
  */
-export const filters = (context, label, choices) => html`
-  <div class="filters" role="search">
-    <label class="filter-search">${icon("search")}<span class="unseen">${label}</span>
-      <input type="search" name="q" placeholder=${label} .value=${context.query["q"] ?? ""}
-        @input=${(/** @type {Event} */ event) => context.ask({q: /** @type {HTMLInputElement} */ (event.target).value})}>
-    </label>
-    ${choices.map(
-      ({name, label: title, options}) => html`
-        <label><span class="unseen">${title}</span>
-          <select name=${name} @change=${(/** @type {Event} */ event) => context.ask({[name]: /** @type {HTMLSelectElement} */ (event.target).value})}>
-            <option value="">${title}: all</option>
-            ${options.map(option => html`<option value=${option} ?selected=${context.query[name] === option}>${option}</option>`)}
-          </select>
-        </label>
-      `,
-    )}
-  </div>
-`;
+export function filters(context, label, choices) {
+  const {query} = context;
+  const set = choices.filter(({name}) => query[name]);
+  const toggle = () => {
+    open = !open;
+    context.changed();
+  };
+  return html`
+    <div class="filters" role="search">
+      <label class="filter-search">${icon("search")}<span class="unseen">${label}</span>
+        <input type="search" name="q" placeholder=${label} .value=${query["q"] ?? ""}
+          @input=${(/** @type {Event} */ event) => context.ask({q: /** @type {HTMLInputElement} */ (event.target).value})} @keydown=${entered}>
+      </label>
+      ${choices.length > 0
+        ? html`<button type="button" class="only-phone" aria-expanded=${open} @click=${toggle}>Filters${set.length > 0 ? ` (${set.length})` : ""}</button>`
+        : nothing}
+      <div class="choices ${open ? "open" : ""}">${choices.map(choice => select(context, choice))}</div>
+    </div>
+    ${set.length === 0
+      ? nothing
+      : html`
+          <ul class="chips" aria-label="Filters">
+            ${set.map(choice => html`<li>${chip(context, choice)}</li>`)}
+            ${set.length > 1
+              ? html`<li><button type="button" class="link" @click=${() => context.ask(Object.fromEntries(set.map(({name}) => [name, null])))}>Remove all</button></li>`
+              : nothing}
+          </ul>
+        `}
+  `;
+}
+
+/** Enter ends typing: then keys are about the list. @param {KeyboardEvent} event */
+function entered(event) {
+  if (event.key === "Enter") /** @type {HTMLInputElement} */ (event.target).blur();
+}
+
+/** @param {Option} option */
+const plain = option => (typeof option === "string" ? {value: option, text: option} : option);
 
 /**
- * Whether a text has all words of a search, in any order and case. Pure.
- * @param {string} text
- * @param {string | undefined} search
+ * @param {Context} context
+ * @param {Choice} choice
  */
-export function matches(text, search) {
-  if (!search) return true;
-  const lower = text.toLowerCase();
-  return search.toLowerCase().split(/\s+/).every(word => lower.includes(word));
+function select(context, {name, label, options}) {
+  const value = context.query[name] ?? "";
+  const shown = options.slice(0, MOST).map(plain);
+  if (value !== "" && !shown.some(option => option.value === value)) shown.push({value, text: value});
+  return html`
+    <label><span class="unseen">${label}</span>
+      <select name=${name} @change=${(/** @type {Event} */ event) => context.ask({[name]: /** @type {HTMLSelectElement} */ (event.target).value})}>
+        <option value="" .selected=${current(value === "")}>${label}: all</option>
+        ${shown.map(option => html`<option value=${option.value} .selected=${current(option.value === value)}>${option.text}</option>`)}
+      </select>
+    </label>
+  `;
 }
 
 /**
- * The values that a list has, sorted, each once.
- * @template R
- * @param {readonly R[]} rows
- * @param {(row: R) => string | null} value
+ * @param {Context} context
+ * @param {Choice} choice
  */
-export const values = (rows, value) => [...new Set(rows.map(value).filter(each => each !== null))].sort();
+function chip(context, {name, label, options}) {
+  const value = context.query[name] ?? "";
+  const text = options.map(plain).find(option => option.value === value)?.text ?? value;
+  return html`
+    <button type="button" class="chip" aria-label="Remove the filter ${label}: ${text}" @click=${() => context.ask({[name]: null})}>
+      ${label}: ${text}${icon("close")}
+    </button>
+  `;
+}

@@ -4,6 +4,8 @@ import {elsewhere, asProblem} from "../core/problem.js";
 import {html, nothing} from "../core/html.js";
 import {refusal} from "./badge.js";
 
+export {body, labels} from "./values.js";
+
 export class Form {
   /** @type {import("../core/problem.js").Problem | null} */ problem = null;
   busy = false;
@@ -90,28 +92,4 @@ export class Form {
     const list = others.length > 0 ? html`<ul>${others.map(({field, detail}) => html`<li><code>${field}</code>: ${detail}</li>`)}</ul>` : nothing;
     return refusal(this.problem, list);
   }
-}
-
-/**
- * The body of a call: without fields that are empty.
- * @param {Record<string, unknown>} values
- */
-export const body = values =>
-  Object.fromEntries(Object.entries(values).filter(([, value]) => value !== "" && value !== null && value !== undefined));
-
-/**
- * Lines of `key=value` as an object; null for a text that is none.
- * @param {string} text
- * @returns {Record<string, string> | null}
- */
-export function labels(text) {
-  /** @type {Record<string, string>} */
-  const found = {};
-  for (const line of text.split(/[\n,]/).map(each => each.trim())) {
-    if (line === "") continue;
-    const [, key, value] = /^([^=]+)(?:=(.*))?$/.exec(line) ?? [];
-    if (key === undefined) return null;
-    found[key.trim()] = (value ?? "").trim();
-  }
-  return found;
 }

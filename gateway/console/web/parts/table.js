@@ -6,7 +6,7 @@
 
 import {current, html, nothing, Part, ref} from "../core/html.js";
 import {counted} from "../core/format.js";
-import {drawn, scrolled, selection, sorted} from "./table-model.js";
+import {drawn, look, scrolled, selection, sorted} from "./table-model.js";
 
 /**
  * @template R
@@ -17,7 +17,7 @@ import {drawn, scrolled, selection, sorted} from "./table-model.js";
  * @property {(row: R) => unknown} [by] the value that it is sorted by; without it, the column cannot be sorted by
  * @property {"end"} [align]
  * @property {boolean} [card] also on a phone
- * @property {string} [width] one of the classes `narrow`, `wide`
+ * @property {"phone"} [only] where it is shown, if not everywhere
  */
 /**
  * @template R
@@ -30,8 +30,13 @@ import {drawn, scrolled, selection, sorted} from "./table-model.js";
  * @property {ReadonlySet<string>} [selected] the ids of selected rows; without it, rows cannot be selected
  * @property {(selected: Set<string>) => void} [onselect]
  * @property {(row: R) => void} [onopen]
+ * @property {Sort} [sort] the order; without it, the table keeps its own
+ * @property {(sort: Sort) => void} [onsort]
+ * @property {(ids: string[]) => void} [ondrawn] which rows are drawn
  * @property {unknown} [empty] what is shown when there are no rows
  */
+
+/** @typedef {{name: string | null, descending: boolean}} Sort `name`: of a column; null: the order of the rows */
 
 const ROW = 44;
 const CARD = 92;
@@ -42,7 +47,7 @@ let tables = 0;
  * @extends {Part<TableModel<R>>}
  */
 export class Table extends Part {
-  #sort = /** @type {{name: string | null, descending: boolean}} */ ({name: null, descending: false});
+  #sort = /** @type {Sort} */ ({name: null, descending: false});
   /** @type {R[]} */ #rows = [];
   #at = 0;
   /** @type {string | null} */ #anchor = null;
@@ -67,11 +72,42 @@ export class Table extends Part {
     return this.#phone.matches ? CARD : ROW;
   }
 
+  /**
+   * @param {TableModel<R>} model
+   * @param {TableModel<R>} [before]
+   */
+  given(model, before) {
+    const {name, descending} = model.sort ?? this.#sort;
+    const same = before?.rows === model.rows && name === this.#sort.name && descending === this.#sort.descending;
+    this.#sort = {name, descending};
+    if (!same) this.#order(model);
+  }
+
   /** @param {TableModel<R>} model */
-  given(model) {
-    const by = model.columns.find(({name}) => name === this.#sort.name)?.by ?? null;
-    this.#rows = this.#sort.name === null ? [...model.rows] : sorted(model.rows, by, this.#sort.descending);
+  #order(model) {
+    const {name, descending} = this.#sort;
+    const by = model.columns.find(each => each.name === name)?.by ?? null;
+    this.#rows = name === null || by === null ? [...model.rows] : sorted(model.rows, by, descending);
     this.#at = Math.max(0, Math.min(this.#at, this.#rows.length - 1));
+  }
+
+  /** The row that keys are about. @returns {R | undefined} */
+  get row() {
+    return this.#rows[this.#at];
+  }
+
+  /**
+   * Move by a number of rows, as arrow keys do. The first time, only to the table.
+   * @param {number} by
+   */
+  step(by) {
+    if (this.#box?.contains(document.activeElement)) this.#move(by, false);
+    else this.#box?.focus({preventScroll: true});
+  }
+
+  /** Select the row that keys are about, or no longer. */
+  pick() {
+    if (this.row !== undefined) this.#pick(this.model.id(this.row), false);
   }
 
   /**
@@ -82,9 +118,11 @@ export class Table extends Part {
     const {columns, selected} = model;
     const {from, to} = drawn(this.#top, this.#height, this.#step, this.#rows.length);
     const span = columns.length + (selected ? 1 : 0);
+    const seen = this.#rows.slice(from, to);
+    model.ondrawn?.(seen.map(model.id));
     return html`
       <div
-        class="table-box" role="region" aria-label=${model.label} tabindex="0" data-keys
+        class="table-box" role="region" aria-label=${model.label} tabindex="0"
         aria-describedby="table-help-${this.#number}"
         ${ref(box => this.#boxed(/** @type {HTMLElement | undefined} */ (box)))}
         @scroll=${() => this.#scrolled()} @keydown=${(/** @type {KeyboardEvent} */ event) => this.#key(event)}
@@ -98,7 +136,7 @@ export class Table extends Part {
           </thead>
           <tbody>
             <tr class="space" aria-hidden="true"><td colspan=${span} ${ref(high(from * this.#step))}></td></tr>
-            ${this.#rows.slice(from, to).map((row, at) => this.#row(model, row, from + at))}
+            ${seen.map((row, at) => this.#row(model, row, from + at))}
             <tr class="space" aria-hidden="true">
               <td colspan=${span} ${ref(high((this.#rows.length - to) * this.#step))}></td>
             </tr>
@@ -116,10 +154,9 @@ export class Table extends Part {
   #head(column) {
     const on = this.#sort.name === column.name;
     const order = on ? (this.#sort.descending ? "descending" : "ascending") : "none";
-    const kind = `${column.align ?? ""} ${column.width ?? ""} ${column.card ? "" : "no-card"}`;
-    if (!column.by) return html`<th scope="col" class=${kind}>${column.title}</th>`;
+    if (!column.by) return html`<th scope="col" class=${look(column)}>${column.title}</th>`;
     return html`
-      <th scope="col" class=${kind} aria-sort=${order}>
+      <th scope="col" class=${look(column)} aria-sort=${order}>
         <button class="sort" @click=${() => this.#sortBy(column.name)}>${column.title}<span aria-hidden="true"></span></button>
       </th>
     `;
@@ -127,9 +164,9 @@ export class Table extends Part {
 
   /** @param {TableModel<R>} model */
   #pickAll(model) {
-    const ids = this.#rows.map(model.id);
-    const all = ids.length > 0 && ids.every(id => model.selected?.has(id));
-    const pick = () => model.onselect?.(all ? new Set() : new Set(ids));
+    const {selected} = model;
+    const all = this.#rows.length > 0 && (selected?.size ?? 0) >= this.#rows.length && this.#rows.every(row => selected?.has(model.id(row)));
+    const pick = () => model.onselect?.(all ? new Set() : new Set(this.#rows.map(model.id)));
     return html`<input type="checkbox" aria-label="Select all rows" .checked=${current(all)} @change=${pick}>`;
   }
 
@@ -143,7 +180,6 @@ export class Table extends Part {
     const picked = model.selected?.has(id) ?? false;
     const here = at === this.#at ? "here" : "";
     const [first, ...others] = model.columns;
-    const kind = (/** @type {Column<R>} */ column) => `${column.align ?? ""} ${column.card ? "" : "no-card"}`;
     return html`
       <tr
         class="row ${here} ${picked ? "picked" : ""}" aria-rowindex=${at + 2} data-id=${id}
@@ -153,8 +189,8 @@ export class Table extends Part {
         ${model.selected
           ? html`<td class="pick"><input type="checkbox" tabindex="-1" aria-label="Select ${model.name(row)}" .checked=${current(picked)}></td>`
           : nothing}
-        ${first ? html`<th scope="row" class=${kind(first)}>${first.view(row)}</th>` : nothing}
-        ${others.map(column => html`<td class=${kind(column)} data-title=${column.title}>${column.view(row)}</td>`)}
+        ${first ? html`<th scope="row" class=${look(first)}>${first.view(row)}</th>` : nothing}
+        ${others.map(column => html`<td class=${look(column)} data-title=${column.title}>${column.view(row)}</td>`)}
       </tr>
     `;
   }
@@ -190,9 +226,11 @@ export class Table extends Part {
   /** @param {string} name */
   #sortBy(name) {
     const {name: before, descending} = this.#sort;
-    this.#sort = before !== name ? {name, descending: false} : descending ? {name: null, descending: false} : {name, descending: true};
-    this.given(this.model);
-    this.changed();
+    const sort = before !== name ? {name, descending: false} : descending ? {name: null, descending: false} : {name, descending: true};
+    if (this.model.onsort) return this.model.onsort(sort);
+    this.#sort = sort;
+    this.#order(this.model);
+    return this.changed();
   }
 
   /** @param {KeyboardEvent} event */
