@@ -4,12 +4,13 @@ The browser and all servers are on this machine. `first_kib` is what a browser w
 it is transferred; `first_ms` is the time until the overview shows what it has read, measured by the page itself. The
 floor is a small answer of the same gateway: `first_ratio` is `first_ms` divided by its time. `seen_ms` is the time
 from the append of an event, by a process beside, to the moment at which the page's list has changed; `feed_ms` the
-delay of the same events in a feed without a browser.
+delay of the same events in a feed without a browser. `list` is the list of many VMs ([page_list.py](page_list.py)).
 """
 
 import argparse
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -35,10 +36,22 @@ READY = "() => performance.now()"
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--opens", type=int, default=5, help="times that the first page is opened, at least 2 (5)")
     parser.add_argument("--events", type=int, default=100, help="events that the page has to show, at least 2 (100)")
+    parser.add_argument("--vms", type=int, default=10_000, help="VMs in the log of the list; 0 for no list (10000)")
+    parser.add_argument("--seconds", type=float, default=15.0, help="seconds of many events on shown VMs (15)")
+    parser.add_argument("--rate", type=float, default=100.0, help="such events a second (100)")
+    parser.add_argument("--home", type=Path, help="folder of the logs (~/.cache/nebula-bench)")
 
 
-async def measure(opens: int = 5, events: int = 100) -> dict[str, Any]:
+async def measure(
+    opens: int = 5,
+    events: int = 100,
+    vms: int = 10_000,
+    seconds: float = 15.0,
+    rate: float = 100.0,
+    home: Path | None = None,
+) -> dict[str, Any]:
     # Playwright is a package of the developers.
+    from bench import page_list
     from tests.console.bed import bed, browser
 
     found: dict[str, Any] = {}
@@ -76,4 +89,7 @@ async def measure(opens: int = 5, events: int = 100) -> dict[str, Any]:
         found["seen_ms_p95"] = round(percentile(seen, 0.95), 1)
         found["feed_ms_p95"] = round(1e3 * percentile(feed.delays, 0.95), 1) if feed.delays else None
         await end([feed.task])
+    if vms > 0:
+        async with browser() as chromium:
+            found["list"] = await page_list.measure(chromium, vms, seconds, rate, home)
     return found

@@ -8,12 +8,12 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from bench import bursts, fleet, fleet_parts, homes, page, rounds, run, usage, watchers
+from bench import bursts, fleet, fleet_parts, homes, page, page_list, rounds, run, usage, watchers
 from bench.cloud import Cloud
 from bench.fleet_parts import ROLES
 from bench.scale import rest
 from runtime.local.child import ServerError, spawn
-from tests.console.bed import needs_browser
+from tests.console.bed import browser, needs_browser
 from tests.processes import alive
 from tests.waiting import eventually
 
@@ -185,9 +185,19 @@ def test_an_event_is_shown_with_the_first_notice_at_or_after_it() -> None:
 @needs_browser
 async def test_the_first_page_is_small() -> None:
     """The budget of bytes, and that events are seen; times are for a quiet machine."""
-    found = await page.measure(opens=2, events=3)
+    found = await page.measure(opens=2, events=3, vms=0)
     assert 20 < found["first_kib"] <= 300
     assert found["first_ms"] > 0 and found["seen_ms_p95"] > 0
+
+
+@needs_browser
+async def test_a_list_that_is_scrolled_and_changes(tmp_path: Path) -> None:
+    """Its figures are there; the times are for a quiet machine."""
+    async with browser() as chromium:
+        found = await page_list.measure(chromium, vms=300, seconds=1.0, rate=20.0, home=tmp_path)
+    assert 200 < found["vms"] <= 300
+    assert 20 < found["rows"] <= 80
+    assert found["storm_rate"] > 0 and found["read_ms"] > 0 and found["longest_ms"] < 1000
 
 
 async def test_a_few_watchers() -> None:
