@@ -1,4 +1,5 @@
 """Sentences for people about what the log says, so that all clients use the same ones.
 
-`events.py` says what an event is about and what caused it. No rules, and no queries.
+`sentences.py` has the words of each type of event; `events.py` says of an event what it is about and what caused it;
+`fields.py` says what changed about a resource. No rules, and no queries.
 """

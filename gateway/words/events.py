@@ -1,10 +1,13 @@
 """An event in words, and what caused it."""
 
+import json
 import re
 from functools import lru_cache
 
+from domain.base import event_type
 from eventstore.log.envelope import Recorded
 from eventstore.log.judge import family
+from gateway.words import sentences
 
 #: A place in a name such as `VmStartRequested` where a word begins.
 _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -31,11 +34,24 @@ def in_words(type_: str) -> str:
 
 
 def sentence(recorded: Recorded) -> str:
-    """What happened. For a malformed message: that it is none of the platform."""
+    """What happened. For a malformed message: that it is none of the platform.
+
+    An event of a type that this version does not know is said by the words of its name.
+    """
     type_ = recorded.headers.get("ce-type", "")
     if not type_ or recorded.fault() is not None:
         return "a message that handlers did not write"
-    return in_words(type_)
+    known = event_type(type_) is not None
+    said = sentences.sentence(type_.rpartition(".")[2], _data(recorded.body)) if known else None
+    return said if said is not None else in_words(type_)
+
+
+def _data(body: bytes) -> object:
+    """The data of an event; None if it is no JSON."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
 
 
 def cause(recorded: Recorded) -> str | None:

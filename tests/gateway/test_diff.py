@@ -54,8 +54,8 @@ async def test_a_life_in_words(api: Platform) -> None:
     assert len(said["description"]["words"]) < 250 and said["description"]["words"].endswith("…")
     assert not {"version", "position", "updated_at"} & said.keys()
     whys = {event["words"]: event["why"] for event in changed["events"]}
-    assert whys["VM changed"] == "local asked for it (request asked-1)"
-    assert whys["VM stopped"] == "node host-1 reported it"
+    assert whys["VM changed: description, labels"] == "local asked for it (request asked-1)"
+    assert whys["VM stopped as requested"] == "node host-1 reported it"
     assert [event["position"] for event in changed["events"]] == sorted(
         each["position"] for each in (await api.get(f"/v1/events?vm={vm}&from={running + 1}&to={stopped}"))["items"]
     )

@@ -44,7 +44,11 @@ async def test_events_of_one_call(api: Platform) -> None:
 async def test_events_in_words(api: Platform) -> None:
     vm = (await api.running())["vm"]["id"]
     items = (await api.get(f"/v1/events?vm={vm}"))["items"]
-    assert [item["words"] for item in items] == ["VM requested", "VM scheduled", "VM started"]
+    assert [item["words"] for item in items] == [
+        "VM requested, from image base",
+        "VM placed on node host-1",
+        "VM started on node host-1",
+    ]
     assert items[1]["why"] == "placement found a node for it"
     assert items[2]["why"] == "node host-1 reported it"
 
