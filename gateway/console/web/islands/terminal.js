@@ -11,6 +11,10 @@ import {sheet} from "./sheet.js";
 
 /** Lines that can be scrolled back to. */
 const LINES = 10_000;
+/** Bytes that may wait to be shown. While more wait, what comes is left out: a guest may write faster than a page can show it. */
+const WAITING = 4 * 1024 * 1024;
+/** Ends an escape sequence that was cut off. */
+const CANCEL = "\u0018";
 
 /**
  * @typedef {object} Screen
@@ -46,7 +50,7 @@ export async function terminal(host, typed) {
   resized.observe(host);
   made.onData(typed);
   return {
-    write: bytes => made.write(bytes),
+    write: unhurried(made),
     paste: text => made.paste(text),
     clear: () => made.reset(),
     focus: () => made.focus(),
@@ -55,6 +59,35 @@ export async function terminal(host, typed) {
       made.dispose();
       strict(-1);
     },
+  };
+}
+
+/**
+ * Write as fast as the terminal can show it, and leave out the rest. Where something is left out, a line says so.
+ * @param {Terminal} terminal
+ * @returns {(bytes: Uint8Array) => void}
+ */
+function unhurried(terminal) {
+  let waiting = 0;
+  let left = 0;
+  let full = false;
+  const say = () => {
+    if (left > 0) terminal.write(`${CANCEL}\u001b[0m\r\n[${left} bytes are left out here: they came too fast]\r\n`);
+    left = 0;
+  };
+  return bytes => {
+    if (full) {
+      left += bytes.length;
+      return;
+    }
+    say();
+    waiting += bytes.length;
+    full = waiting > WAITING;
+    terminal.write(bytes, () => {
+      waiting -= bytes.length;
+      full &&= waiting > WAITING / 4;
+      if (waiting === 0) say();
+    });
   };
 }
 

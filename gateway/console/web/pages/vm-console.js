@@ -10,6 +10,8 @@ import {LEAVES, leave} from "./vm-leave.js";
 /** Milliseconds before the first new try to connect; twice as many before each further one. */
 const PACE = 1000;
 const TRIES = 5;
+/** Milliseconds after which a connection counts as one that lasts: the next loss is a new one. */
+const LASTS = 10_000;
 /** @typedef {{path: string, phase: string}} ConsoleModel `path`: of the VM in the API */
 
 /** @extends {Part<ConsoleModel>} */
@@ -21,6 +23,7 @@ class SerialConsole extends Part {
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #alarm;
   #words = "Connecting…";
   #tries = 0;
+  /** When the connection was made; null while there is none. @type {number | null} */ #since = null;
   #begun = false;
   #bytes = new TextEncoder();
 
@@ -90,6 +93,7 @@ class SerialConsole extends Part {
   /** @param {WebSocket} socket */
   #opened(socket) {
     if (socket !== this.#socket) return;
+    this.#since = performance.now();
     this.#words = "Connected. What you type goes to the VM.";
     this.#screen?.focus();
     this.changed();
@@ -102,6 +106,8 @@ class SerialConsole extends Part {
   #ended(socket, end) {
     if (socket !== this.#socket) return;
     this.#socket = null;
+    if (this.#since !== null && performance.now() - this.#since > LASTS) this.#tries = 0;
+    this.#since = null;
     this.#end = end;
     this.#words = end.words;
     // The network may be away longer than the gateway: the first try after a loss may find nobody.

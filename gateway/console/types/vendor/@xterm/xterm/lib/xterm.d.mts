@@ -10,7 +10,7 @@ export class Terminal {
   loadAddon(addon: object): void;
   open(host: HTMLElement): void;
   onData(listener: (text: string) => void): void;
-  write(bytes: Uint8Array): void;
+  write(bytes: Uint8Array | string, shown?: () => void): void;
   paste(text: string): void;
   reset(): void;
   focus(): void;
