@@ -165,11 +165,14 @@ def line_of(name: str) -> str:
 
 
 @asynccontextmanager
-async def bed(nodes: int = 1) -> AsyncIterator[Bed]:
-    """A platform with simulated nodes, a project `default`, an image `blank`, and an operator `admin`."""
+async def bed(nodes: int = 1, **more: str) -> AsyncIterator[Bed]:
+    """A platform with simulated nodes, a project `default`, an image `blank`, and an operator `admin`.
+
+    `more`: further settings of its roles.
+    """
     async with AsyncExitStack() as stack:
         seed_port = str(free_port())
-        settings = {"NEBULA_SEED_PORT": seed_port, "NEBULA_NODE_TIMEOUT": "600"}
+        settings = {"NEBULA_SEED_PORT": seed_port, "NEBULA_NODE_TIMEOUT": "600", **more}
         made = await stack.enter_async_context(cloud(ROLES, **settings))
         await made.prepare()
         port, tokens = free_port(), made.home / "console.tokens"

@@ -105,11 +105,14 @@ interface VmView {
   guest_boots: number;
   rebuilds: number;
   pending: {operation: string; verb: string; since: string; deadline: string} | null;
+  preparing: string | null;
+  forgotten: string | null;
   failure: {code: string; detail: string; at: string} | null;
   considered: {node: string; reason: string | null; more: number}[];
   created_at: string;
   started_at: string | null;
   ready_at: string | null;
+  first_ready_at: string | null;
   updated_at: string;
   version: number;
   position: number;
@@ -185,6 +188,7 @@ interface Operation {
   request_id: string | null;
   accepted_at: string;
   ended_at: string | null;
+  deadline: string | null;
   position: number;
   problem: {code: string; detail: string} | null;
   progress: {bytes_done: number; bytes_total: number | null} | null;

@@ -26,7 +26,7 @@ const FIELDS = [
  * What user-data lacks, in words; null if it looks right.
  * @param {string} text
  */
-function doubt(text) {
+export function doubt(text) {
   if (text.trim() === "" || KNOWN.test(text)) return null;
   if (/^\s+#cloud-config/.test(text)) return "#cloud-config has to be the very first characters";
   return "cloud-init ignores what begins otherwise: begin with the line #cloud-config, or with #! for a script";

@@ -1,23 +1,23 @@
-/** The dialogues that change a VM: its names and rules, and its size. Only what has been changed is sent. */
+/** The dialogues that change a VM: its names and rules, its size; and the one that gives it up with its lost node. */
 
 import {html} from "../core/html.js";
-import {command} from "../parts/command.js";
-import {open} from "../parts/dialog.js";
-import {field} from "../parts/field.js";
-import {Form, labels} from "../parts/form.js";
+import {ask} from "../parts/ask.js";
+import {labels} from "../parts/form.js";
+import {call, cliOf} from "./vm-actions.js";
 
 /** @typedef {import("../parts/field.js").Field} Field */
+/** @typedef {import("./vm-actions.js").VmAction} VmAction */
 
 const options = (/** @type {string[]} */ ...values) => values.map(value => ({value, text: value}));
 
 /** @type {Field[]} */
 const CHANGE = [
-  {name: "name", label: "Name", required: true},
+  {name: "name", label: "Name", required: true, help: "Its guest gets it as its host name at its next boot."},
   {name: "description", label: "Description"},
   {name: "labels", label: "Labels", type: "area", rows: 3, placeholder: "team=blue", help: "Lines of key=value."},
   {name: "tags", label: "Tags", help: "Ids of tags, with commas between them."},
   {name: "restart_policy", label: "Restarts by itself", type: "select", required: true, options: options("no", "on-failure", "always")},
-  {name: "watchdog", label: "Watchdog", type: "select", required: true, options: options("disabled", "reset", "poweroff")},
+  {name: "watchdog", label: "Watchdog", type: "select", required: true, options: options("disabled", "reset", "poweroff"), help: "From its next start on."},
   {name: "protected", label: "Protected: it cannot be deleted", type: "check"},
 ];
 /** @type {Field[]} */
@@ -26,6 +26,10 @@ const RESIZE = [
   {name: "memory_mib", label: "Memory in MiB", type: "number", min: 1, required: true},
   {name: "disk_gib", label: "Disk in GiB", type: "number", min: 1, required: true, help: "A disk only grows."},
 ];
+/** @type {Field} */
+const REASON = {name: "reason", label: "Reason", required: true, help: "A sentence for the log."};
+/** The option of `nebula vm resize` for each size. @type {Record<string, string>} */
+const SIZES = {vcpus: "--vcpus", memory_mib: "--memory", disk_gib: "--disk"};
 
 const list = (/** @type {string} */ text) => text.split(/[\s,]+/).filter(Boolean);
 
@@ -36,7 +40,7 @@ const list = (/** @type {string} */ text) => text.split(/[\s,]+/).filter(Boolean
  * @returns {unknown}
  */
 function valueOf(name, text) {
-  if (RESIZE.some(each => each.name === name)) return Number(text);
+  if (name in SIZES) return Number(text);
   if (name === "labels") return labels(text) ?? {};
   if (name === "tags") return list(text);
   return name === "protected" ? text === "true" : text.trim();
@@ -61,59 +65,87 @@ const properties = vm => ({
   protected: String(vm.protected),
 });
 
-/**
- * @param {Context} context
- * @param {VmView} vm
- */
-export const change = ({api}, vm) => ask(api, vm, {title: `Edit: ${vm.name}`, fields: CHANGE, values: properties(vm), method: "PATCH", verb: "", words: ""});
-
-/**
- * @param {Context} context
- * @param {VmView} vm
- */
-export const resize = ({api}, vm) => {
-  const values = {vcpus: String(vm.vcpus), memory_mib: String(vm.memory_mib), disk_gib: String(vm.disk_gib)};
-  const words = "It has the new size from its next start on: stop and start it, or restart it.";
-  return ask(api, vm, {title: `Resize: ${vm.name}`, fields: RESIZE, values, method: "POST", verb: "/resize", words});
+/** The command of `nebula` for each property. @type {Record<string, (vm: VmView, value: any) => string>} */
+const COMMANDS = {
+  description: (vm, value) => cliOf(vm, "describe", value),
+  labels: (vm, value) => cliOf(vm, "label", ...Object.entries(value).map(([key, text]) => `${key}=${text}`)),
+  tags: (vm, value) => cliOf(vm, "tag", ...value),
+  restart_policy: (vm, value) => cliOf(vm, "restart-policy", value),
+  watchdog: (vm, value) => cliOf(vm, "watchdog", value),
+  protected: (vm, value) => cliOf(vm, value ? "protect" : "unprotect"),
+  name: (vm, value) => cliOf(vm, "rename", value),
 };
 
 /**
- * @param {import("../core/api.js").Api} api
+ * @param {Context} context
  * @param {VmView} vm
- * @param {{title: string, fields: Field[], values: Record<string, string>, method: string, verb: string, words: string}} about
+ * @param {VmAction} action
+ */
+export async function change(context, vm, {verb, text}) {
+  const values = properties(vm);
+  const cli = (/** @type {Record<string, unknown>} */ body) =>
+    Object.entries(COMMANDS).filter(([name]) => name in body).map(([name, said]) => said(vm, body[name])).join(" && ");
+  return edit(context, vm, {title: text, fields: CHANGE, values, verb, words: "", cli});
+}
+
+/**
+ * @param {Context} context
+ * @param {VmView} vm
+ * @param {VmAction} action
+ */
+export async function resize(context, vm, {verb, text}) {
+  const values = {vcpus: String(vm.vcpus), memory_mib: String(vm.memory_mib), disk_gib: String(vm.disk_gib)};
+  const words = "It has the new size from its next start on: stop and start it, or restart it.";
+  const cli = (/** @type {Record<string, unknown>} */ body) =>
+    cliOf(vm, verb, ...Object.entries(SIZES).flatMap(([name, option]) => (name in body ? [option, String(body[name])] : [])));
+  return edit(context, vm, {title: text, fields: RESIZE, values, verb, words, cli});
+}
+
+/**
+ * @param {Context} context
+ * @param {VmView} vm
+ * @param {{title: string, fields: Field[], values: Record<string, string>, verb: string, words: string, cli: (body: Record<string, unknown>) => string}} about
  * @returns {Promise<Operation | undefined>} undefined if nothing was done
  */
-function ask(api, vm, {title, fields, values, method, verb, words}) {
-  const path = `/v1/projects/${encodeURIComponent(vm.project)}/vms/${encodeURIComponent(vm.id)}${verb}`;
-  const names = fields.map(({name}) => name);
-  let changed = () => {};
-  const form = new Form(values, () => changed());
-  return open(
-    title,
-    dialog => {
-      changed = dialog.changed;
+async function edit(context, vm, {title, fields, values, verb, words, cli}) {
+  const {method, path} = call(vm.project, vm.id, verb);
+  const answer = await ask(context, {
+    title: `${title}: ${vm.name}`,
+    button: "Save",
+    words: words ? html`<p>${words}</p>` : "",
+    values,
+    fields: form => fields.map(each => (each.name === "labels" && labels(form.text("labels")) === null ? {...each, hint: "lines of key=value"} : each)),
+    call: form => {
       const body = changes(values, form.values);
-      const submit = async (/** @type {Event} */ event) => {
-        event.preventDefault();
-        const answer = await form.send(api, method, path, body);
-        if (answer !== null) dialog.close(answer.operation);
-      };
-      const wrong = labels(form.text("labels")) === null;
-      const hint = wrong ? {hint: "lines of key=value"} : {};
-      return html`
-        <form class="dialog-form" @submit=${submit}>
-          <div class="dialog-body">
-            ${words ? html`<p>${words}</p>` : ""}
-            <div>${fields.map(each => field(form, each.name === "labels" ? {...each, ...hint} : each))}</div>
-            ${form.refusal(names)} ${command({method, path, body})}
-          </div>
-          <footer class="dialog-foot">
-            <button type="button" ?disabled=${form.busy} @click=${() => dialog.close()}>Cancel</button>
-            <button type="submit" class="primary" ?disabled=${form.busy || wrong || Object.keys(body).length === 0}>${form.busy ? "Sending…" : "Save"}</button>
-          </footer>
-        </form>
-      `;
+      return Object.keys(body).length === 0 || labels(form.text("labels")) === null ? null : {method, path, body, cli: cli(body)};
     },
-    {mayClose: () => !form.busy},
-  );
+  });
+  return answer?.operation;
+}
+
+/**
+ * @param {Context} context
+ * @param {VmView} vm
+ * @param {VmAction} action
+ * @returns {Promise<Operation | undefined>} undefined if nothing was done
+ */
+export async function forget(context, vm, {verb, text}) {
+  const {method, path} = call(vm.project, vm.id, verb);
+  const answer = await ask(context, {
+    title: `${text}: ${vm.name}`,
+    button: text,
+    danger: true,
+    name: vm.name,
+    words: html`
+      <p>Node <strong>${vm.node}</strong> is lost. If it never comes back, this marks the VM as deleted, without its node having confirmed it. Its keys are destroyed.</p>
+      <p>If the node comes back nevertheless, it removes the VM and its disk. Nobody can bring them back.</p>
+    `,
+    fields: () => [REASON],
+    call: form => {
+      const reason = form.text("reason").trim();
+      return reason === "" ? null : {method, path, body: {reason}, cli: cliOf(vm, verb, "--reason", reason)};
+    },
+    done: `${text}: ${vm.name} – accepted`,
+  });
+  return answer?.operation;
 }

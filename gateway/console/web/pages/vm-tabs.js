@@ -35,7 +35,8 @@ const PAGE = "/projects/:project/vms/:vm";
  */
 export function tabs(context, vm, path, overview) {
   const {at, me, query} = context;
-  if (at !== null) return html`<p class="small">Its console, display, usage and guest are known for the present only.</p>${overview()}`;
+  if (at !== null) return html`<p class="small">Its console, display, usage, console log and guest are not in the log: they are known for the present only.</p>${overview()}`;
+  if (vm.phase === "deleted") return html`<p class="small">It was deleted: it has no console, display, usage, console log or guest any more.</p>${overview()}`;
   const offered = TABS.filter(({permission}) => me.may(permission, vm.project));
   const open = offered.find(({name}) => name === query["tab"]);
   const anchor = (/** @type {string | null} */ name, /** @type {string} */ title) => {

@@ -2,6 +2,7 @@
 
 import {html, nothing} from "../core/html.js";
 import {command, copy} from "./command.js";
+import {naming} from "./confirm.js";
 import {open} from "./dialog.js";
 import {field} from "./field.js";
 import {Form} from "./form.js";
@@ -27,10 +28,13 @@ import {say} from "./toast.js";
  * @param {Record<string, string>} [about.values]
  * @param {(form: Form) => Sent | null} about.call null: something is still missing
  * @param {string} [about.done] what is said after it was accepted
+ * @param {boolean} [about.danger]
+ * @param {string} [about.name] the name that has to be typed
  * @returns {Promise<{operation: Operation, resource: R, position: number, others: Record<string, unknown>} | undefined>} undefined if nothing was sent
  */
-export function ask({api, refresh}, {title, button, words = nothing, fields, values = {}, call, done}) {
+export function ask({api, refresh}, {title, button, words = nothing, fields, values = {}, call, done, danger = false, name}) {
   let changed = () => {};
+  let typed = "";
   const form = new Form(values, () => changed());
   return open(
     title,
@@ -38,9 +42,10 @@ export function ask({api, refresh}, {title, button, words = nothing, fields, val
       changed = dialog.changed;
       const shown = fields(form);
       const sent = call(form);
+      const ready = sent !== null && (name === undefined || typed === name);
       const submit = async (/** @type {Event} */ event) => {
         event.preventDefault();
-        if (sent === null) return;
+        if (sent === null || !ready) return;
         const answer = await form.send(api, sent.method, sent.path, sent.body);
         if (answer === null) return;
         if (done) say(done);
@@ -52,12 +57,18 @@ export function ask({api, refresh}, {title, button, words = nothing, fields, val
           <div class="dialog-body">
             ${words}
             <div>${shown.map(each => field(form, each))}</div>
-            ${form.refusal(shown.map(({name}) => name))}
+            ${name === undefined
+              ? nothing
+              : naming(name, text => {
+                  typed = text;
+                  dialog.changed();
+                })}
+            ${form.refusal(shown.map(each => each.name))}
             ${sent === null ? nothing : command({method: sent.method, path: sent.path, body: sent.body, cli: sent.cli ?? null})}
           </div>
           <footer class="dialog-foot">
             <button type="button" ?disabled=${form.busy} @click=${() => dialog.close()}>Cancel</button>
-            <button type="submit" class="primary" ?disabled=${form.busy || sent === null}>${form.busy ? "Sending…" : button}</button>
+            <button type="submit" class=${danger ? "danger" : "primary"} ?disabled=${form.busy || !ready}>${form.busy ? "Sending…" : button}</button>
           </footer>
         </form>
       `;

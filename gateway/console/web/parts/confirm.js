@@ -6,6 +6,19 @@ import {refusal} from "./badge.js";
 import {open} from "./dialog.js";
 
 /**
+ * The field in which a name has to be typed before something is destroyed.
+ * @param {string} name
+ * @param {(text: string) => void} typed
+ */
+export const naming = (name, typed) => html`
+  <label class="field">
+    <span class="field-label">Type <code>${name}</code> to confirm</span>
+    <input type="text" autocomplete="off" spellcheck="false" name="confirm"
+      @input=${(/** @type {Event} */ event) => typed(/** @type {HTMLInputElement} */ (event.target).value)}>
+  </label>
+`;
+
+/**
  * Ask, and act. The dialogue stays open until the platform has accepted it, and shows its refusal.
  * @template R
  * @param {object} about
@@ -47,18 +60,10 @@ export function confirm({title, words, button, name, danger = false, more = noth
             <div>${words}</div>
             ${name === undefined
               ? nothing
-              : html`
-                  <label class="field">
-                    <span class="field-label">Type <code>${name}</code> to confirm</span>
-                    <input
-                      type="text" autocomplete="off" spellcheck="false" name="confirm"
-                      @input=${(/** @type {InputEvent} */ event) => {
-                        typed = /** @type {HTMLInputElement} */ (event.target).value;
-                        dialog.changed();
-                      }}
-                    >
-                  </label>
-                `}
+              : naming(name, text => {
+                  typed = text;
+                  dialog.changed();
+                })}
             ${problem ? refusal(problem) : nothing} ${more}
           </div>
           <footer class="dialog-foot">

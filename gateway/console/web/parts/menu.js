@@ -34,15 +34,23 @@ class Menu extends Part {
       >${text ?? icon("more")}${text ? icon("down") : nothing}</button>
       <div id=${this.#id} class="menu ${end ? "end" : ""}" role="menu" aria-label=${label} ?hidden=${!this.#open} data-keys
         @keydown=${(/** @type {KeyboardEvent} */ event) => this.#key(event)}>
-        ${actions.map(
-          action => html`
-            <button type="button" role="menuitem" tabindex="-1" class=${action.danger ? "danger-text" : ""} aria-disabled=${action.refused ? "true" : "false"}
-              @click=${() => this.#act(action)}>
-              ${action.text}${action.refused ? html`<span class="small">${action.refused}</span>` : nothing}
-            </button>
-          `,
-        )}
+        ${actions.map((action, number) => this.#item(action, `${this.#id}-${number}`))}
       </div>
+    `;
+  }
+
+  /**
+   * An action. One that is refused can be reached by keys too, and is described by the reason.
+   * @param {Action} action
+   * @param {string} id
+   */
+  #item(action, id) {
+    const {text, refused = null, danger = false} = action;
+    return html`
+      <button type="button" role="menuitem" tabindex="-1" class=${danger ? "danger-text" : ""} aria-disabled=${refused ? "true" : "false"}
+        aria-labelledby=${id} aria-describedby=${refused ? `${id}-why` : nothing} @click=${() => this.#act(action)}>
+        <span id=${id}>${text}</span>${refused ? html`<span class="small" id="${id}-why">${refused}</span>` : nothing}
+      </button>
     `;
   }
 

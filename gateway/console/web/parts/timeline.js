@@ -6,7 +6,7 @@ import {clock, duration, moment, words} from "../core/format.js";
 /** @typedef {{position: number, type: string, time: string, actor: string, kind: string, id: string, project: string, operation: string | null, words?: string | null, why?: string | null}} Item */
 
 /** Types of events that say that something is wrong. */
-const WRONG = /Failed|Lost|Refused|Rejected|Crash|TimedOut|Unschedulable/;
+export const WRONG = /Failed|Lost|Refused|Rejected|Crash|TimedOut|Unschedulable/;
 
 /**
  * An event of the audit, as a timeline shows it.
