@@ -117,13 +117,9 @@ async def stormy(cloud: Cloud, page: Page, seconds: float, rate: float) -> dict[
         for number in range(round(rate * seconds)):
             await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
             tip = tips[number % len(tips)]
-            event = VmChanged(
-                at=datetime.now(UTC),
-                operation=str(uuid.uuid4()),
-                fingerprint="f",
-                description=f"change {number}",
-                deadline=None,
-            )
+            at = datetime.now(UTC)
+            ids = {"operation": str(uuid.uuid4()), "fingerprint": "f"}
+            event = VmChanged(at=at, deadline=at, **ids, description=f"change {number}")
             (recorded,) = await store.append([Change(tip, [event])], Context(actor="user:bench"))
             tips[number % len(tips)] = tip.after(recorded)
         spent = time.perf_counter() - began
