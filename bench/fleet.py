@@ -12,7 +12,8 @@ import time
 from typing import Any
 
 from bench.cloud import Cloud
-from bench.fleet_parts import ROLES, Cpu, count, create, each, fleet, messages, running, stored, tell, until
+from bench.cpu_time import Cpu
+from bench.fleet_parts import ROLES, count, create, each, fleet, messages, running, stored, tell, until
 from runtime import subjects
 from runtime.bus.accounts.table import SIMULATION
 

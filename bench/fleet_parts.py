@@ -1,14 +1,12 @@
 """What the benchmarks with many simulated nodes share: a cloud with a fleet, its VMs, and what all of it costs."""
 
 import asyncio
+import contextlib
 import json
-import os
 import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import nats
@@ -26,7 +24,6 @@ VMS = f"/v1/projects/{PROJECT}/vms"
 SIZE = {"vcpus": 1, "memory_mib": 64, "disk_gib": 1}
 IN_FLIGHT = 64
 ROLES = ("gateway", "handlers", "projections")
-TICKS = os.sysconf("SC_CLK_TCK")
 NO_DELAYS = json.dumps(dict.fromkeys(("call", "image", "boot", "lease", "shutdown", "memory", "reboot"), 0))
 #: Seconds in which a step of a benchmark has to make some progress, and between two lines about it.
 PATIENCE, TELL = 120.0, 5.0
@@ -64,7 +61,7 @@ def tell(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def fleet(nodes: int, **settings: str) -> AsyncIterator[Cloud]:
     """A cloud with so many simulated nodes without delays, each with room for all VMs, all registered."""
     room = {"NEBULA_SIMULATE_VCPUS": "65536", "NEBULA_SIMULATE_MEMORY_MIB": str(2**30)}
@@ -84,9 +81,13 @@ async def fleet(nodes: int, **settings: str) -> AsyncIterator[Cloud]:
 
 async def count(made: Cloud, table: str, where: str = "true") -> int:
     """The number of rows of a read model."""
+    return await number(made, f"SELECT count(*) FROM nebula.{table} WHERE {where}")
+
+
+async def number(made: Cloud, query: str) -> int:
+    """The one number that a query returns; 0 for none."""
     async with await psycopg.AsyncConnection.connect(made.env["NEBULA_POSTGRES_DSN"]) as connection:
-        cursor = await connection.execute(f"SELECT count(*) FROM nebula.{table} WHERE {where}")
-        row = await cursor.fetchone()
+        row = await (await connection.execute(query.encode())).fetchone()
     return int(row[0]) if row is not None else 0
 
 
@@ -99,8 +100,29 @@ async def until(measure: Callable[[], Awaitable[int]], goal: int, what: str, mad
     return time.perf_counter() - progress.started
 
 
-async def running(made: Cloud, number: int) -> float:
-    return await until(lambda: count(made, "vms", "phase = 'running' AND NOT deleted"), number, "VMs run", made)
+async def running(made: Cloud, vms: int, after: int = 0) -> float:
+    """Wait until so many VMs run that were created after a position."""
+    return await _until(made, "phase = 'running'", after, vms, "VMs run")
+
+
+async def deleted(made: Cloud, after: int = 0) -> float:
+    """Wait until no VM is left of those that were created after a position."""
+    return await _until(made, "true", after, 0, "VMs are left")
+
+
+async def _until(made: Cloud, where: str, after: int, goal: int, what: str) -> float:
+    """Wait until so many VMs are as they should be. It does not look at those from before: that would cost more and
+    more in a long run.
+    """
+    query = f"""SELECT count(*) FROM (SELECT phase FROM nebula.vms
+                WHERE project = %s AND NOT deleted AND created > %s ORDER BY created OFFSET 0) new WHERE {where}"""
+    async with await psycopg.AsyncConnection.connect(made.env["NEBULA_POSTGRES_DSN"], autocommit=True) as connection:
+
+        async def now() -> int:
+            row = await (await connection.execute(query.encode(), [PROJECT, after])).fetchone()
+            return int(row[0]) if row is not None else 0
+
+        return await until(now, goal, what, made)
 
 
 async def each(
@@ -158,51 +180,6 @@ async def accepted(http: Connection, method: str, path: str, body: Any, key: str
         if answer.status != 503 or time.perf_counter() - started > PATIENCE:
             raise RuntimeError(f"{method} {path}: {answer.status} {answer.body[:300]!r}")
         await asyncio.sleep(0.2)
-
-
-def pids(made: Cloud) -> dict[str, int]:
-    """The processes of all roles, and of the servers."""
-    assert made.servers is not None
-    servers = {"nats": made.servers.nats.pid, "postgres": made.servers.postgres.pid}
-    return {name: child.pid for name, child in made.processes.items()} | servers
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time of a process, its children and the ended children of all of them."""
-    spent, parents = {}, {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        each_ = int(stat.parent.name)
-        parents[each_] = int(fields[1])
-        spent[each_] = sum(map(int, fields[11:15])) / TICKS
-    family = {pid}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(spent.get(each_, 0.0) for each_ in family)
-
-
-class Cpu:
-    """CPU seconds of each role since it was made."""
-
-    def __init__(self, made: Cloud) -> None:
-        self._pids = pids(made)
-        self._before = self._now()
-        self._since = time.perf_counter()
-
-    def _now(self) -> dict[str, float]:
-        return {name: cpu_seconds(pid) for name, pid in self._pids.items()}
-
-    def seconds(self) -> dict[str, float]:
-        now = self._now()
-        return {name: now[name] - before for name, before in self._before.items()}
-
-    def cores(self) -> dict[str, float]:
-        """The share of a core that each role used."""
-        took = time.perf_counter() - self._since
-        return {name: round(spent / took, 3) for name, spent in self.seconds().items()}
 
 
 async def messages(made: Cloud) -> int:

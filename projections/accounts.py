@@ -38,7 +38,7 @@ def view(state: Account, version: int, position: int) -> AccountView:
 
 USERS = Aggregates[Account, AccountView](
     of=USER,
-    revision=2,
+    revision=3,
     columns={},
     view=view,
     ddl=f"""
@@ -48,7 +48,7 @@ USERS = Aggregates[Account, AccountView](
 )
 SERVICE_ACCOUNTS = Aggregates[Account, AccountView](
     of=SERVICE_ACCOUNT,
-    revision=2,
+    revision=3,
     columns={},
     view=view,
     ddl=f"""

@@ -20,6 +20,7 @@ from eventstore.log.envelope import Ref
 from projections import bulk
 from projections.database import Connection, Mine, Pool, clean_json, fetch, key, parsed, select
 from projections.model import Batch, ReadModel, Row, Session, Step
+from projections.storage import unsearched
 
 S = TypeVar("S")
 V = TypeVar("V", bound=Mapping[str, object])
@@ -32,7 +33,7 @@ COMMON = """
     created  bigint NOT NULL,
     digest   text NOT NULL,
     deleted  boolean NOT NULL,
-    state    jsonb NOT NULL,
+    state    json NOT NULL,
     shown    text NOT NULL,
     PRIMARY KEY (project, id)
 """
@@ -53,7 +54,7 @@ class Aggregates(Generic[S, V]):
 
     `columns` are the columns that lists filter by, in addition to the common ones; `filters` are conditions on them, by
     the name of the parameter; `view` renders a state, its version and position. Columns and views must not depend on
-    the order of a dict's keys: jsonb does not keep it. `revision` is the version of the read model. `ended` is the word
+    the order of a dict's keys. `revision` is the version of the read model. `ended` is the word
     for resources of which `deleted` is true, such as "deleted" or "retired". `kept`: the part of a state that its row
     holds, if another read model has the rest (`ReadModel.completes`).
     """
@@ -62,7 +63,7 @@ class Aggregates(Generic[S, V]):
     columns: Mapping[str, Callable[[S], object]]
     view: Callable[[S, int, int], V]
     ddl: str
-    revision: int = 7
+    revision: int = 8
     filters: Mapping[str, str] = field(default_factory=dict)
     ended: str = "deleted"
     kept: Callable[[S], S] = lambda state: state
@@ -97,7 +98,7 @@ class Aggregates(Generic[S, V]):
         return ReadModel(
             name=self.table,
             version=self.revision,
-            ddl=self.ddl,
+            ddl=self.ddl + unsearched(self.table, "digest", "state", "shown"),
             tables=(self.table,),
             kinds=(self.kind,),
             histories=self.load,

@@ -53,7 +53,7 @@ def view(state: Enrollment, version: int, position: int) -> EnrollmentView:
 
 ENROLLMENTS = Aggregates[Enrollment, EnrollmentView](
     of=ENROLLMENT,
-    revision=3,
+    revision=4,
     columns={},
     view=view,
     ddl=f"""

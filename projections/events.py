@@ -17,6 +17,7 @@ from projections.database import NEVER, Begins, Mine, Pool, clean, clean_json, f
 from projections.model import Addition, ReadModel, Session, Step
 from projections.pages import cut
 from projections.prepared import Prepared
+from projections.storage import unsearched
 
 DDL = """
 CREATE TABLE events (
@@ -31,7 +32,7 @@ CREATE TABLE events (
     operation text,
     request   text,
     subject   text NOT NULL,
-    headers   jsonb NOT NULL,
+    headers   json NOT NULL,
     body      bytea NOT NULL,
     owner     text NOT NULL,
     PRIMARY KEY (position) INCLUDE (time)
@@ -43,7 +44,7 @@ CREATE INDEX ON events (request, position) WHERE request IS NOT NULL;
 CREATE INDEX ON events (type, position) INCLUDE (owner, actor);
 CREATE INDEX ON events (actor, position) INCLUDE (owner, kind, type);
 CREATE INDEX ON events (kind, position) WHERE kind NOT IN ('vm', 'node');
-"""
+""" + unsearched("events", "stored_at", "subject", "headers", "body")
 """Each search reads one index, in the order of the positions. What an index includes is compared without a look at the
 rows, so rows that do not match cost little. Events of VMs and nodes are many: the primary key finds them as well.
 """
@@ -161,7 +162,7 @@ async def save(session: Session, _: Mapping[int, Added], rows: Mapping[int, Adde
 
 EVENTS = ReadModel(
     name="events",
-    version=9,
+    version=10,
     ddl=DDL,
     tables=("events",),
     fold=fold,

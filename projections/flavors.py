@@ -45,7 +45,7 @@ def view(state: Flavor, version: int, position: int) -> FlavorView:
 
 FLAVORS = Aggregates[Flavor, FlavorView](
     of=FLAVOR,
-    revision=2,
+    revision=3,
     columns={"owner": lambda state: state.project},
     view=view,
     filters={"project": "(owner IS NULL OR owner = %(project)s)"},

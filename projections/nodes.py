@@ -145,7 +145,7 @@ NODES = Aggregates[Node, NodeView](
     columns={"region": lambda state: state.info.region},
     view=view,
     kept=lambda state: replace(state, reservations=state.reservations.unnamed()),
-    revision=11,
+    revision=12,
     filters={"region": "region = %(region)s"},
     ddl=f"""
         CREATE TABLE nodes ({COMMON}, region text NOT NULL) WITH (fillfactor = 20);

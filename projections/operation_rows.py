@@ -32,6 +32,7 @@ from projections.database import (
 )
 from projections.model import NO_ROW, Batch, ReadModel, Session, Step, changes
 from projections.pages import cut
+from projections.storage import unsearched
 from projections.times import maybe, text, utc
 
 DDL = """
@@ -42,14 +43,14 @@ CREATE TABLE operations (
     kind     text NOT NULL,
     resource text NOT NULL,
     status   text NOT NULL,
-    state    jsonb NOT NULL,
+    state    json NOT NULL,
     owner    text NOT NULL
 ) WITH (fillfactor = 80);
 CREATE INDEX ON operations (created);
 CREATE INDEX ON operations (owner, created);
 CREATE INDEX ON operations (resource, created);
 CREATE INDEX ON operations (status, created) WHERE status IN ('accepted', 'running');
-"""
+""" + unsearched("operations", "state")
 TABLE = bulk.Table.of(DDL, "operations", ("id",))
 #: Writes and reads an operation as JSON.
 STORED = TypeAdapter(Operation)
@@ -119,7 +120,7 @@ async def save(session: Session, before: Mapping[str, Kept], after: Mapping[str,
     await bulk.write(session.conn, TABLE, new, old, many=session.many)
 
 
-OPERATIONS = ReadModel(name="operations", version=9, ddl=DDL, tables=("operations",), load=load, fold=fold, save=save)
+OPERATIONS = ReadModel(name="operations", version=10, ddl=DDL, tables=("operations",), load=load, fold=fold, save=save)
 
 
 class StepView(TypedDict):

@@ -62,7 +62,7 @@ def view(state: Project, version: int, position: int) -> ProjectView:
 
 PROJECTS = Aggregates[Project, ProjectView](
     of=PROJECT,
-    revision=9,
+    revision=10,
     columns={"tags": lambda state: list(state.tags)},
     view=view,
     filters={"tag": "tags @> ARRAY[%(tag)s]", "project": "id = %(project)s"},

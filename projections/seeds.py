@@ -23,6 +23,7 @@ from projections.compare import Difference
 from projections.database import Connection, Pool, clean, clean_json, fetch, parsed, select
 from projections.model import Batch, ReadModel, Session, Step, changes
 from projections.seed_hashes import hashed, hashes
+from projections.storage import unsearched
 
 #: Phases in which a VM's guest does not run. A boot may be ordered.
 OFF = (Phase.STOPPED, Phase.SUSPENDED, Phase.FAILED)
@@ -34,7 +35,7 @@ CREATE TABLE seeds (
     name        text NOT NULL,
     instance_id text NOT NULL,
     ssh_keys    text[] NOT NULL,
-    user_data   jsonb,
+    user_data   json,
     boots       bigint NOT NULL,
     booted      bigint NOT NULL,
     disk        bigint NOT NULL,
@@ -48,7 +49,7 @@ CREATE TABLE seed_secrets (
     PRIMARY KEY (secret_hash, project, vm)
 );
 CREATE INDEX ON seed_secrets (project, vm);
-"""
+""" + unsearched("seeds", "name", "instance_id", "ssh_keys", "user_data")
 SEED_ROWS = bulk.Table.of(DDL, "seeds", ("project", "vm"))
 SECRET_ROWS = bulk.Table.of(DDL, "seed_secrets", ("secret_hash", "project", "vm"))
 
@@ -210,7 +211,7 @@ async def key_is_destroyed(session: Session, table: str, difference: Difference)
 
 SEEDS = ReadModel(
     name="seeds",
-    version=8,
+    version=9,
     ddl=DDL,
     tables=("seeds", "seed_secrets"),
     early=("seed_secrets_project_vm_idx",),

@@ -6,7 +6,7 @@ from projections.projects import NamedView, named
 
 TAGS = Aggregates[Tag, NamedView](
     of=TAG,
-    revision=8,
+    revision=9,
     columns={},
     view=named,
     ddl=f"""

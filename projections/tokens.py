@@ -49,7 +49,7 @@ def view(state: Token, version: int, position: int) -> TokenView:
 
 TOKENS = Aggregates[Token, TokenView](
     of=TOKEN,
-    revision=2,
+    revision=3,
     columns={"principal": lambda state: state.principal},
     view=view,
     filters={"principal": "principal = %(principal)s"},

@@ -223,7 +223,7 @@ INSIDE = ("state", "shown", "project", "id", "digest", "name", "phase", "node", 
 
 VMS = Aggregates[Vm, VmView](
     of=VM,
-    revision=16,
+    revision=17,
     columns={
         "name": lambda state: state.name,
         "phase": lambda state: state.phase.value,

@@ -12,7 +12,7 @@ from projections import bulk
 from projections.books import TABLES
 from projections.database import Connection, select
 from projections.model import Batch, ReadModel, Row, Session, Step
-from projections.storage import inside
+from projections.storage import inside, unsearched
 
 DDL = f"""
 CREATE TABLE heads (
@@ -24,13 +24,14 @@ CREATE TABLE heads (
     created  bigint NOT NULL,
     digest   text NOT NULL,
     gone     bigint,
-    state    jsonb,
+    state    json,
     PRIMARY KEY (kind, project, id)
 ) WITH (fillfactor = 80, toast_tuple_target = 128);
 {inside("heads", ("kind", "project", "id", "digest"))}
 ALTER TABLE heads ALTER COLUMN state SET STORAGE EXTERNAL;
 CREATE INDEX ON heads (kind, project, created) WHERE created > 0;
 CREATE INDEX ON heads (kind, created) WHERE created > 0;
+{unsearched("heads", "digest", "state")}
 """
 """`gone`: null if the aggregate is not deleted, else the position of its last event: from there on no list looks at its
 rows. `state` is null if all events so far are of unknown types. States are stored outside of the rows, so that lists
@@ -91,7 +92,7 @@ def _columns(refs: Collection[Ref]) -> list[list[str]]:
 
 HEADS = ReadModel(
     name="heads",
-    version=3,
+    version=4,
     ddl=DDL,
     tables=("heads",),
     kinds=frozenset(TABLES),

@@ -14,7 +14,7 @@ from projections import bulk, operation_rows
 from projections.database import LONGEST, Connection, clean_json, key, select
 from projections.model import NO_ROW, Batch, ReadModel, Session, Step
 from projections.operation_rows import STORED, Kept, touched
-from projections.storage import inside
+from projections.storage import inside, unsearched
 
 DDL = f"""
 CREATE TABLE operation_heads (
@@ -44,6 +44,8 @@ CREATE TABLE past_operations (
     PRIMARY KEY (id, position)
 ) WITH (toast_tuple_target = 256);
 {inside("past_operations", ("id", "origin", "type", "status", "state"))}
+{unsearched("operation_heads", "state")}
+{unsearched("past_operations", "origin", "type", "state")}
 """
 """`ended`: position of the event since which the operation has ended. `step`: whether the event carries the id of the
 operation and is of its aggregate. `origin`: the aggregate of the event, if the operation was not open yet: then it is a

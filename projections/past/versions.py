@@ -14,7 +14,7 @@ from eventstore.log.envelope import Ref
 from projections import bulk
 from projections.aggregates import Aggregates, cleaned
 from projections.model import ReadModel, Row, Session, Step
-from projections.storage import inside
+from projections.storage import inside, unsearched
 
 #: Raise it when the columns of these tables, or the meaning of a row, change.
 FORMAT = 1
@@ -46,6 +46,7 @@ def read_model(table: Aggregates[Any, Any]) -> ReadModel[Key, Row[Any]]:
             PRIMARY KEY (project, id, position)
         ) WITH (toast_tuple_target = 256);
         {inside(name, ("project", "id", *given, "shown"))}
+        {unsearched(name, "shown")}
     """
     rows_of = bulk.Table.of(ddl, name, ("project", "id", "position"))
 

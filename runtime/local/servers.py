@@ -334,7 +334,8 @@ async def initdb(programs: Path, home: Path, user: str | None) -> None:
         [
             str(programs / "initdb"),
             *("--pgdata", str(new), "--username", ADMINISTRATOR, "--pwfile", str(handed_over)),
-            *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--data-checksums"),
+            *("--auth", "scram-sha-256", "--encoding", "UTF8", "--data-checksums"),
+            *("--locale", "C.UTF-8", "--lc-collate", "C"),  # the same order, but texts are compared faster
         ],
         home / "log" / "postgres.log",
         user=user,

@@ -22,6 +22,8 @@ from tests.projections.golden_rows import FixedSecrets, messages
 
 #: VMs of a part, and events of a batch.
 VMS, BATCH = 12, 7
+#: Bytes of a value from which on a column has no statistics.
+LONG = 128
 
 
 def history(story: str, number: int) -> list[Recorded]:
@@ -80,7 +82,7 @@ async def test_the_table_of_vms_does_not_grow_with_their_changes(postgres: Postg
                 "text": "ready",
                 "text[]": [],
                 "boolean": False,
-                "jsonb": text,
+                "json": text,
                 "int": change,
                 "bigint": change,
             }
@@ -94,6 +96,26 @@ async def test_the_table_of_vms_does_not_grow_with_their_changes(postgres: Postg
         found = await (await conn.execute("SELECT pg_relation_size('vms') / 8192 AS pages")).fetchone()
     assert found is not None
     assert found["pages"] <= 60
+
+
+async def test_postgres_gathers_no_statistics_of_long_texts(postgres: Postgres) -> None:
+    """No query searches them, and to sort them takes longer than to write the rows."""
+
+    async def park(malformed: Sequence[object]) -> None:
+        assert not malformed
+
+    async with await database.connect(await fresh_database(postgres), "test", "statistics") as conn:
+        for models in (MODELS, PAST_MODELS):
+            await copies.make(conn, models, "statistics")
+            batch = [judged(each) for each in history("vm-1-rich", 1)]
+            await apply(conn, FixedSecrets(), 0, batch, models, park=park)
+            await conn.execute("ANALYZE")
+            cursor = await conn.execute(
+                "SELECT tablename, attname, avg_width FROM pg_stats WHERE schemaname = current_schema()"
+            )
+            widths = {(row["tablename"], row["attname"]): row["avg_width"] for row in await cursor.fetchall()}
+            assert len(widths) > 20
+            assert {column: width for column, width in widths.items() if width > LONG} == {}
 
 
 async def read_rows(conn: database.Connection) -> dict[str, int]:

@@ -46,7 +46,7 @@ OTHER = {
     "integer": "{} + 1",
     "bigint": "coalesce({}, 0) + 1",
     "boolean": "NOT {}",
-    "jsonb": "'{{\"other\": 1}}'",
+    "json": "'{{\"other\": 1}}'",
     "text[]": "'{{other}}'",
     "bytea": "'other'",
     "timestamp with time zone": "'2001-02-03T04:05:06Z'",
