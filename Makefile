@@ -23,7 +23,7 @@ test: export PYTHONDONTWRITEBYTECODE =
 # Setup then installs a browser, too.
 test: export NEBULA_BROWSER = true
 test: setup  ## Run the tests against real servers (ARGS="-k servers")
-	@.venv/bin/pytest --workers $(WORKERS) $(ARGS)
+	@.venv/bin/pytest --numprocesses $(WORKERS) --no-loadscope-reorder $(ARGS)
 
 chaos-log: KILLS ?= 500
 chaos-log: WRITERS ?= 16

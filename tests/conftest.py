@@ -6,8 +6,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,8 +18,7 @@ from bench import homes
 from runtime.local.libvirtd import Libvirt, ensure_libvirt
 from runtime.local.servers import NatsServer, Postgres, create_database, start_nats, start_postgres
 from tests import quick_initdb
-from tests.parallel.longest import LONGEST
-from tests.parallel.run import run
+from tests.longest import LONGEST, Scheduling
 from tests.preload.client import Preload, begin
 
 
@@ -62,46 +60,26 @@ def pytest_collection() -> Generator[None, object, object]:
 PRELOAD = pytest.StashKey[Preload]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--workers", type=int, default=0, help="run the tests by so many forks of this process")
-
-
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """What our processes import is imported while pytest reads the tests. A process that has workers starts none."""
+    """What our processes import is imported while pytest reads the tests. A controller of workers starts none, but what
+    it installs is theirs.
+    """
     config = session.config
-    if config.option.collectonly or config.getoption("numprocesses", None):
+    if config.option.collectonly:
         return
     stack = ExitStack()
     config.add_cleanup(stack.close)
-    stack.enter_context(quick_initdb.installed())
-    if not config.option.workers:
-        stack.enter_context(preloading(config))
+    if not hasattr(config, "workerinput"):
+        stack.enter_context(quick_initdb.installed())
+    if not config.getoption("numprocesses", None):
+        config.stash[PRELOAD] = begin()
+        stack.callback(config.stash[PRELOAD].end)
 
 
-@contextmanager
-def preloaded(config: pytest.Config) -> Iterator[None]:
-    """For a worker, which begins when tests are read: its first starts of processes are cheap, too."""
-    with preloading(config):
-        config.stash[PRELOAD].wait()
-        yield
-
-
-@contextmanager
-def preloading(config: pytest.Config) -> Iterator[None]:
-    config.stash[PRELOAD] = begin()
-    try:
-        yield
-    finally:
-        config.stash[PRELOAD].end()
-
-
-def pytest_runtestloop(session: pytest.Session) -> bool | None:
-    """With `--workers`. Tests of a file run in one worker, since they share its servers."""
-    config = session.config
-    if config.option.collectonly or not config.option.workers or session.testsfailed:
-        return None
-    run(session, config.option.workers, {f"tests/{file}" for file in LONGEST}, partial(preloaded, config))
-    return True
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
+    return Scheduling(config, log)
 
 
 @pytest.fixture

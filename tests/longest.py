@@ -1,10 +1,22 @@
-"""Files that take longest, the longest first: they are begun first, so that no worker is left with one at the end.
+"""In which order, and in which worker, the tests run: `make test` runs several workers of pytest-xdist."""
 
-The first builds the image of a stock Debian on a new machine. `test_seed_disk.py`, which needs this image too, comes
-after the files that the other workers begin with, so that nobody waits. Of the console one file is here: its worker
-runs the others of this folder next (`files.py`).
-"""
+from xdist.scheduler.loadfile import LoadFileScheduling  # type: ignore[import-untyped]
 
+#: Folders whose files share what is expensive to start: one worker runs them, one after the other.
+TOGETHER = ("tests/console/",)
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Tests of a file run in one worker, since they share its servers; and so do those of some folders."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+
+
+#: Files that take longest, the longest first: they are begun first, so that no worker is left with one at the end.
+#: The first builds the image of a stock Debian on a new machine. `test_seed_disk.py`, which needs this image too, comes
+#: after the files that the other workers begin with, so that nobody waits. Of the console one file is here: its worker
+#: runs the others of this folder next.
 LONGEST = (
     "e2e/test_boot.py",
     "e2e/test_kill.py",
