@@ -44,10 +44,10 @@ def file_of(raw: bytes, name: str) -> File:
     return File(TYPES[Path(name).suffix], f'"{hashlib.sha256(raw).hexdigest()[:32]}"', raw)
 
 
-def read(folder: Path = WEB) -> dict[str, File]:
-    """All files of a folder that may be served, by their paths inside it. Raises OSError."""
+def read(folder: Path = WEB) -> dict[str, str]:
+    """The texts of all files of a folder that may be served, by their paths inside it. Raises OSError."""
     found = sorted(path for path in folder.rglob("*") if path.suffix in TYPES and path.is_file())
-    return {path.relative_to(folder).as_posix(): file_of(path.read_bytes(), path.name) for path in found}
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
 
 
 def digest(files: Mapping[str, File], versions: Mapping[str, str]) -> str:

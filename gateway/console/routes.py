@@ -13,7 +13,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.console import shell, vendor
-from gateway.console.files import WEB, File, digest, file_of, read
+from gateway.console.files import File, digest, file_of, read
+from gateway.console.served import served
 from gateway.http import problems
 from runtime import logs
 
@@ -28,17 +29,21 @@ class Console:
     """The console's files. `folder`: the npm packages; None for where `make setup` installs them."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._files = read()
         self._vendor = vendor.installed(folder)
         self._read: dict[str, File] = {}
+        texts = read()
+        template = texts.pop("index.html")
+        missing = self._vendor.missing()
+        if not missing:
+            texts = served(texts, self._vendor.joined())
+        self._files = {name: file_of(text.encode(), name) for name, text in texts.items()}
         self._digest = digest(self._files, self._vendor.versions)
         self._base = f"{shell.FILES}/{self._digest}/"
-        template = (WEB / "index.html").read_bytes()
-        self._page = file_of(shell.page(template, self._files, self._digest), "index.html")
+        self._page = file_of(shell.page(template, self._digest).encode(), "index.html")
         self._missing: File | None = None
-        if missing := self._vendor.missing():
+        if missing:
             log.warning("the console is incomplete", missing=missing, folder=str(self._vendor.folder))
-            self._missing = file_of(shell.incomplete(missing, vendor.COMMAND), "index.html")
+            self._missing = file_of(shell.incomplete(missing, vendor.COMMAND).encode(), "index.html")
 
     def serves(self, path: str) -> bool:
         """Whether a path is the console's."""
@@ -67,7 +72,7 @@ class Console:
             raise HTTPException(404)
         inside = name.removeprefix("vendor/")
         found = self._files.get(name) if inside == name else await self._of_others(inside)
-        if found is None or name == "index.html":
+        if found is None:
             raise HTTPException(404)
         return found
 

@@ -3,8 +3,6 @@
 import html
 from collections.abc import Mapping, Sequence
 
-from gateway.console.files import File
-
 #: Under this path are the files; the next part of a path is the digest of all of them.
 FILES = "/console/files"
 
@@ -20,23 +18,16 @@ HEADERS: Mapping[str, str] = {"Content-Security-Policy": POLICY, "Cache-Control"
 #: What a file may do by itself. A worker has the policy of its own file, and the log is read in one.
 OF_FILES = "default-src 'none'; script-src 'self'; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
 
-#: The modules that every page needs, in folders of `web/`: a browser loads them at the same time.
-EARLY = ("app.js", "core/", "parts/", "pages/index.js", "pages/overview.js")
 
-
-def page(template: bytes, files: Mapping[str, File], digest: str) -> bytes:
+def page(template: str, digest: str) -> str:
     """The page, whose addresses name the digest of the files. `template`: the content of `index.html`."""
-    base = f"{FILES}/{digest}"
-    early = [name for name in files if name.endswith(".js") and name.startswith(EARLY) and "worker" not in name]
-    vendor = ["vendor/lit-html/lit-html.js"]
-    preloads = "\n".join(f'<link rel="modulepreload" href="{base}/{name}">' for name in [*vendor, *early])
-    return template.replace(b"{base}", base.encode()).replace(b"{preloads}", preloads.encode())
+    return template.replace("{base}", f"{FILES}/{digest}")
 
 
-def incomplete(missing: Sequence[str], command: str) -> bytes:
+def incomplete(missing: Sequence[str], command: str) -> str:
     """The page of a console whose packages are not installed."""
     names = ", ".join(missing)
-    return MISSING.format(names=html.escape(names), command=html.escape(command)).encode()
+    return MISSING.format(names=html.escape(names), command=html.escape(command))
 
 
 MISSING = """\

@@ -32,6 +32,16 @@ PROOF: Mapping[str, str] = {
     "@novnc/novnc": "core/rfb.js",
     "uplot": "dist/uPlot.esm.js",
 }
+#: The modules that every page needs, which are joined with the console's own (`pack.py`).
+JOINED = (
+    "lit-html/lit-html.js",
+    "lit-html/directive.js",
+    "lit-html/directive-helpers.js",
+    "lit-html/async-directive.js",
+    "lit-html/directives/live.js",
+    "lit-html/directives/ref.js",
+    "lit-html/directives/repeat.js",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,16 @@ class Vendor:
 
     def missing(self) -> list[str]:
         """The packages that are not installed."""
-        return [name for name in SERVED if not (self.folder / name / PROOF[name]).is_file()]
+        proofs = [
+            *((name, f"{name}/{file}") for name, file in PROOF.items()),
+            *((path.split("/")[0], path) for path in JOINED),
+        ]
+        lacking = {name for name, path in proofs if not (self.folder / path).is_file()}
+        return [name for name in SERVED if name in lacking]
+
+    def joined(self) -> dict[str, str]:
+        """The texts of JOINED, by their paths in the console. Raises OSError."""
+        return {f"vendor/{path}": (self.folder / path).read_text() for path in JOINED}
 
     def read(self, path: str) -> bytes | None:
         """A file by `<package>/<path inside it>`; None if it is not served, or not there."""
