@@ -5,24 +5,27 @@ import {render} from "./core/html.js";
 import {Keys} from "./core/keys.js";
 import {shown, to} from "./core/links.js";
 import {Live} from "./core/live.js";
+import {Marks} from "./core/marks.js";
+import {Past, scopeOf} from "./core/past.js";
 import {asProblem, Problem} from "./core/problem.js";
+import {Projects} from "./core/projects.js";
 import {matched, queryOf, Router} from "./core/router.js";
-import {signOut, Watch, whoAmI} from "./core/session.js";
+import {expected, signOut, Watch, whoAmI} from "./core/session.js";
 import {Stage} from "./core/stage.js";
-import {describe, momentOf} from "./core/time.js";
 import {PAGES} from "./pages/index.js";
 import {closeAll} from "./parts/dialog.js";
 import {frame} from "./parts/frame.js";
 import {help} from "./parts/palette.js";
 import {search} from "./parts/search.js";
+import {stepped} from "./parts/slider-model.js";
 import {say} from "./parts/toast.js";
 
 /** @typedef {import("./core/me.js").Me} Me */
 
 /** Milliseconds between two looks whether the session still holds, after its feed has ended. */
 const LOOK = 1000;
-/** Milliseconds between two readings of the marks. */
-const MARKS = 10_000;
+/** Milliseconds after which the log is followed, although the first page is not there yet. */
+const FIRST = 1000;
 const REMEMBERED = "nebula.project";
 
 class App {
@@ -31,34 +34,34 @@ class App {
   /** Whether it is known who is signed in. */
   known = false;
   /** @type {Problem | null} */ problem = null;
-  /** @type {ProjectView[]} */ projects = [];
-  /** @type {import("./parts/slider.js").Mark[]} */ marks = [];
-  /** @type {import("./core/time.js").Moment | null} */ moment = null;
   /** Why a call takes longer. @type {string | null} */ waiting = null;
   /** Whether the menu is open, on a phone. */
   menu = false;
   #planned = false;
-  /** The position of the log when the marks were read. */
-  #marked = 0;
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ #marking;
   #root = /** @type {HTMLElement} */ (document.getElementById("app"));
 
   constructor() {
     this.api = new Api({lost: problem => this.lost(problem), waiting: words => this.wait(words)});
     this.session = new Watch(this.api, () => this.changed());
+    this.projects = new Projects(this.api, {changed: () => this.changed(), refused: words => say(words, "bad")});
+    this.past = new Past(this.api, () => this.changed());
+    this.marks = new Marks(this.api, () => this.changed(), () => (this.me?.mayAnywhere("event.read") ?? false) && this.live.state.name !== "lost");
     this.keys = new Keys(() => this.stage.keys);
     this.live = new Live({state: state => this.connection(state), missed: () => void this.stage.read()});
     this.stage = new Stage({render: () => this.changed(), context: (...given) => this.context(...given)});
-    this.router = new Router(() => this.arrived());
+    this.router = new Router(() => void this.arrived());
     this.live.on(events => {
       this.api.follow(events.at(-1)?.position ?? 0);
+      if (events.some(({kind}) => kind === "project")) this.projects.refresh();
       this.stage.live(events);
-      if (events.some(({kind}) => kind === "project")) void this.readProjects();
     });
     this.keys.add([
       {key: "Ctrl+k", words: "Go to a page, a project or a VM", act: () => this.search()},
       {key: "?", words: "Show all keys", act: () => void help(this.keys.all)},
       {key: "n", words: "Go back to now", act: () => this.travel(null)},
+      {key: "d", words: "Show what changed between the moment that is shown and now", act: () => this.router.go(this.changes)},
+      {key: "[", words: "Go to the moment before the last event", act: () => this.step(-1)},
+      {key: "]", words: "Go to the moment after the next event", act: () => this.step(1)},
       ...PAGES.filter(({menu}) => menu).map(({menu, title, path}) => ({
         key: `g ${menu?.key}`,
         words: `Go to ${title}`,
@@ -69,28 +72,45 @@ class App {
 
   async start() {
     if (!this.known) this.#root.replaceChildren();
+    if (expected()) void this.projects.known();
     try {
-      this.me = await whoAmI(this.api);
+      const found = await whoAmI(this.api);
       this.problem = null;
+      this.known = true;
+      if (found === null) this.me = null;
+      else void this.enter(found);
     } catch (error) {
       this.problem = asProblem(error);
+      this.known = false;
       setTimeout(() => void this.start(), LOOK * 2);
     }
-    this.known = this.problem === null;
-    if (this.me !== null) await this.enter();
     this.changed();
   }
 
-  /** Somebody is signed in. */
-  async enter() {
-    void this.session.start();
-    const me = /** @type {Me} */ (this.me);
+  /**
+   * Somebody is signed in. The page is read first, then all that is around it.
+   * @param {{me: Me, session: SessionView | null}} found
+   */
+  async enter({me, session}) {
+    this.me = me;
     this.words = null;
     const after = this.api.position;
-    await this.readProjects();
-    this.live.start(me.principal, after);
-    void this.readMarks();
-    this.arrived();
+    void this.session.start(session);
+    void this.projects.known();
+    this.live.state = {name: "connecting"};
+    await Promise.race([this.arrived(), new Promise(resolve => setTimeout(resolve, FIRST))]);
+    if (this.me !== me) return;
+    this.follow(after);
+    void this.marks.start();
+  }
+
+  /**
+   * Follow the log. Who has no role yet would be refused: the page finds out when it is opened again.
+   * @param {number} after
+   */
+  follow(after) {
+    if (this.me?.mayAnywhere("event.read")) this.live.start(this.me.principal, after);
+    else this.live.state = {name: "off", words: "you have no role that may read the log"};
   }
 
   /** The session has ended, here or elsewhere. @param {Problem} problem */
@@ -101,6 +121,8 @@ class App {
     this.api.begun(null);
     this.live.stop();
     this.session.stop();
+    this.marks.stop();
+    this.projects.forget();
     this.stage.close();
     this.changed();
   }
@@ -119,21 +141,29 @@ class App {
   /** @param {import("./core/feed.js").LiveState} state */
   connection(state) {
     this.changed();
+    // What could not be read while nobody answered can be read now.
+    if (state.name === "live" && [0, 502, 503].includes(this.stage.shown.problem?.status ?? -1)) this.retry();
     if (state.name === "ended" && this.me !== null) setTimeout(() => void this.again(), LOOK);
+  }
+
+  /** Try again what could not be read. A browser does not load a module again that it could not load. */
+  retry() {
+    if (this.stage.shown.page === null && this.live.state.name === "live") this.router.reload();
+    else void this.stage.read();
   }
 
   /** The feed has ended: the session has, too, or its rights are others now. */
   async again() {
     if (this.me === null) return;
     try {
-      const me = await whoAmI(this.api);
-      if (me === null) {
+      const found = await whoAmI(this.api);
+      if (found === null) {
         this.lost(new Problem(401, "unauthorized", this.live.state.words === "signed out" ? "You are signed out." : await this.why()));
         return;
       }
-      this.me = me;
-      this.live.start(me.principal, this.api.position);
-      await this.readProjects();
+      this.me = found.me;
+      this.follow(this.api.position);
+      this.projects.refresh();
       await this.stage.read();
     } catch {
       setTimeout(() => void this.again(), LOOK);
@@ -150,40 +180,12 @@ class App {
     return "Your session has ended.";
   }
 
-  async readProjects() {
-    try {
-      /** @type {ListOf<ProjectView>} */
-      const {items} = await this.api.get("/v1/projects", {limit: 500}, {now: true});
-      this.projects = items;
-    } catch (error) {
-      if (asProblem(error).status !== 401) say(asProblem(error).detail, "bad");
-    }
-    this.changed();
-  }
-
-  /** What the slider shows; without an answer, a plain line. It is read again while the log grows. */
-  async readMarks() {
-    clearTimeout(this.#marking);
-    if (this.me === null) return;
-    if (this.api.position !== this.#marked && !document.hidden) {
-      this.#marked = this.api.position;
-      try {
-        /** @type {ListOf<import("./parts/slider.js").Mark>} */
-        const {items} = await this.api.get("/v1/marks", {buckets: 200}, {now: true});
-        this.marks = items;
-      } catch {
-        this.marks = [];
-      }
-      this.changed();
-    }
-    this.#marking = setTimeout(() => void this.readMarks(), MARKS);
-  }
-
   /** The project of the page, or the one that was looked at before. */
   get project() {
     const here = this.stage.shown.context?.params["project"];
     const remembered = here ?? localStorage.getItem(REMEMBERED);
-    return this.projects.some(({id}) => id === remembered) ? remembered ?? null : (here ?? this.projects[0]?.id ?? null);
+    const {items} = this.projects;
+    return items.some(({id}) => id === remembered) ? remembered ?? null : (here ?? items[0]?.id ?? null);
   }
 
   /**
@@ -207,40 +209,23 @@ class App {
     this.router.go(whole ? to(path, {project}) : this.address("/projects/:project/vms", project));
   }
 
-  /** The address has changed. */
-  arrived() {
+  /** The address has changed. Resolves when its page has been read. */
+  async arrived() {
     this.menu = false;
     if (this.me === null) {
       this.changed();
       return;
     }
     const {path, query} = this.router;
-    const at = momentOf(query["at"]);
-    if (at !== shown.at) void this.arrivedAt(at);
+    void this.past.arrive(query["at"]);
     for (const entry of PAGES) {
       const params = matched(entry.path, path);
       if (params === null) continue;
       if (params["project"]) localStorage.setItem(REMEMBERED, params["project"]);
-      void this.stage.open(entry, path, params, query);
+      await this.stage.open(entry, path, params, query);
       return;
     }
-    void this.stage.open(null, path, {}, query);
-  }
-
-  /** @param {string | null} at */
-  async arrivedAt(at) {
-    shown.at = at;
-    this.api.at = at;
-    this.moment = null;
-    document.documentElement.toggleAttribute("data-past", at !== null);
-    if (at === null) return;
-    try {
-      const moment = await describe(this.api, at, AbortSignal.timeout(10_000));
-      if (at === shown.at) this.moment = moment;
-    } catch {
-      // the band then shows the position only
-    }
-    this.changed();
+    await this.stage.open(null, path, {}, query);
   }
 
   /**
@@ -254,6 +239,20 @@ class App {
   }
 
   /**
+   * Show the moment some events earlier or later.
+   * @param {number} events
+   */
+  step(events) {
+    if (this.me !== null) this.travel(stepped(shown.at, events, this.marks.items, this.api.position));
+  }
+
+  /** The address of what changed between the moment that is shown and now, of what the page is about. */
+  get changes() {
+    const {entry, context} = this.stage.shown;
+    return to("/diff", {}, {...scopeOf(entry?.path ?? "", context?.params ?? {}), from: shown.at, at: null});
+  }
+
+  /**
    * What a page gets.
    * @param {Record<string, string>} params
    * @param {Record<string, string>} query
@@ -264,6 +263,7 @@ class App {
     const {api, live, keys} = this;
     return {
       ...{api, live, keys, params, query, signal, at: shown.at, me: /** @type {Me} */ (this.me)},
+      projects: () => this.projects.known(),
       go: (path, values, more) => this.router.go(to(path, values, more)),
       ask: values => {
         const {at: _, ...others} = this.router.query;

@@ -139,6 +139,17 @@ export class Api {
   }
 
   /**
+   * The first page of a list as it is now, for the frame: nobody is told if the session has ended. Raises Problem.
+   * @template T
+   * @param {string} path
+   * @returns {Promise<ListOf<T>>}
+   */
+  async list(path) {
+    const response = await this.#patient(() => this.#sent("GET", path + queryOf({limit: PAGE, ...this.#fresh(path)}), {quiet: true}), undefined);
+    return response.json();
+  }
+
+  /**
    * A call about the session itself. Raises Problem.
    * @template T
    * @param {string} method

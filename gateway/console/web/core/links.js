@@ -30,7 +30,7 @@ export const link = (pattern, values, text, query = {}) =>
   exists(pattern) ? html`<a href=${to(pattern, values, query)}>${text}</a>` : html`${text}`;
 
 /** The page of one resource of each kind, by the name of its parameter. */
-const OF_KIND = /** @type {Record<string, string>} */ ({
+export const OF_KIND = /** @type {Record<string, string>} */ ({
   vm: "/projects/:project/vms/:vm",
   project: "/projects/:project",
   node: "/nodes/:node",

@@ -10,8 +10,9 @@ export class Problem extends Error {
    * @param {FieldError[]} errors
    * @param {string | null} request the id by which the logs of the platform name the call
    * @param {number | null} retryAfter seconds
+   * @param {Record<string, unknown>} body all that the answer says
    */
-  constructor(status, code, detail, errors = [], request = null, retryAfter = null) {
+  constructor(status, code, detail, errors = [], request = null, retryAfter = null, body = {}) {
     super(detail);
     this.status = status;
     this.code = code;
@@ -19,6 +20,7 @@ export class Problem extends Error {
     this.errors = errors;
     this.request = request;
     this.retryAfter = retryAfter;
+    this.body = body;
   }
 }
 
@@ -54,6 +56,7 @@ export function parsed(status, text, retryAfter = null) {
     Array.isArray(errors) ? errors.filter(each => each && typeof each.field === "string") : [],
     typeof request === "string" ? request : null,
     retryAfter,
+    found,
   );
 }
 

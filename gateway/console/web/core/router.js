@@ -112,6 +112,11 @@ export class Router {
     this.arrived();
   }
 
+  /** Load the whole console again, at this address. */
+  reload() {
+    location.reload();
+  }
+
   /**
    * Leave the console, for an address of the gateway that leads on.
    * @param {string} address

@@ -6,7 +6,7 @@
 import {aborted} from "./api.js";
 import {Problem} from "./problem.js";
 
-/** Milliseconds between two looks at what has changed. */
+/** The least milliseconds between two looks at what has changed. */
 const PACE = 250;
 /**
  * How many changed rows are read one by one, those that are seen first. For more, the whole list is read again: at most
@@ -31,10 +31,15 @@ export class Rows {
   #reading = 0;
   /** The ids of the rows that are seen. @type {ReadonlySet<string>} */
   seen = new Set();
-  /** Whether all pages are read. */
+  #lookedAt = -Infinity;
+  /** Whether all pages are read, or as many as `most` allows. */
   complete = false;
+  /** Whether there may be more rows than `most`. */
+  more = false;
   /** The rows in the order of the API. @type {Row[]} */
   list = [];
+  /** Ends when the last `load` has read all pages, well or not. @type {Promise<unknown>} */
+  loaded = Promise.resolve();
 
   /**
    * @param {object} about
@@ -44,21 +49,25 @@ export class Rows {
    * @param {(item: Item) => Row | null} about.keep null: an item that does not belong to the list (any more)
    * @param {() => void} about.changed called when rows have changed
    * @param {AbortSignal} about.signal ends everything
+   * @param {number} [about.most] no further page is read when there are so many rows
    */
-  constructor({api, path, query = {}, keep, changed, signal}) {
+  constructor({api, path, query = {}, keep, changed, signal, most = Infinity}) {
     this.api = api;
     this.path = path;
     this.query = query;
     this.keep = keep;
     this.told = changed;
     this.signal = signal;
+    this.most = most;
     signal.addEventListener("abort", () => this.#alarm !== null && clearTimeout(this.#alarm));
   }
 
   /** Read the list. Resolves with its first page; the others follow. Raises Problem for the first page. */
   load() {
     return new Promise((resolve, reject) => {
-      this.#whole(() => resolve(this)).then(() => resolve(this), reject);
+      const whole = this.#whole(() => resolve(this));
+      this.loaded = whole.catch(() => {});
+      whole.then(() => resolve(this), reject);
     });
   }
 
@@ -78,6 +87,7 @@ export class Rows {
     const found = new Map();
     const fresh = this.#rows.size === 0;
     const began = Date.now();
+    let more = false;
     await this.api.pages(
       this.path,
       this.query,
@@ -88,11 +98,14 @@ export class Rows {
         }
         if (fresh) this.#use(found, false);
         first();
+        more = found.size >= this.most;
+        return !more;
       },
       {signal: this.signal},
     );
     this.#readAt = Date.now();
     this.#took = this.#readAt - began;
+    this.more = more;
     this.#use(found, true);
   }
 
@@ -113,13 +126,13 @@ export class Rows {
   }
 
   /**
-   * Say that an item has changed. It is read soon.
+   * Say that an item has changed. It is read soon: without delay, if the last look was a while ago.
    * @param {string} id
    * @param {string} path of the item, if it is elsewhere than the list
    */
   note(id, path = `${this.path}/${encodeURIComponent(id)}`) {
     this.#noted.set(id, path);
-    this.#plan(PACE);
+    this.#plan(Math.max(0, this.#lookedAt + PACE - performance.now()));
   }
 
   /** @param {number} milliseconds */
@@ -141,6 +154,7 @@ export class Rows {
     const taken = whole ? all : [...all.filter(([id]) => this.seen.has(id)), ...all.filter(([id]) => !this.seen.has(id))].slice(0, FEW);
     for (const [id] of taken) this.#noted.delete(id);
     this.#reading += 1;
+    this.#lookedAt = performance.now();
     try {
       if (whole) await this.#whole();
       else await Promise.all(taken.map(([id, path]) => this.#one(id, path)));

@@ -18,6 +18,9 @@ const LOOK = 5000;
 /** The lock of the tab that renews. */
 const LOCK = "nebula-renewal";
 
+/** Whether somebody was signed in here: a browser in which nobody was asks first who it is, since each refused call is recorded. */
+const SIGNED_IN = "nebula.signed-in";
+
 /**
  * The session. Raises Problem.
  * @param {Api} api
@@ -25,36 +28,41 @@ const LOCK = "nebula-renewal";
  */
 const read = api => api.call("GET", "/v1/session");
 
+/** Whether it is likely that somebody is signed in. */
+export const expected = () => localStorage.getItem(SIGNED_IN) !== null;
+
 /**
- * Who is signed in; null if nobody is.
+ * Who is signed in, and the session: null if callers need no token. null if nobody is signed in.
  * @param {Api} api
- * @returns {Promise<Me | null>}
+ * @returns {Promise<{me: Me, session: SessionView | null} | null>}
  */
 export async function whoAmI(api) {
   try {
+    const early = expected() ? own(api) : null;
+    early?.catch(() => {}); // the other answer says the same
     /** @type {MeView} */
     const view = await api.call("GET", "/v1/me");
-    return new Me(view, await proof(api));
+    const session = await (early ?? own(api));
+    api.begun(session?.csrf ?? null);
+    localStorage.setItem(SIGNED_IN, "yes");
+    return {me: new Me(view, session !== null), session};
   } catch (error) {
-    if (error instanceof Problem && error.status === 401) return null;
-    throw error;
+    if (!(error instanceof Problem) || error.status !== 401) throw error;
+    localStorage.removeItem(SIGNED_IN);
+    return null;
   }
 }
 
 /**
- * Take the proof of the session, for calls that change something.
+ * The session; null if callers need no token. Raises Problem.
  * @param {Api} api
- * @returns {Promise<boolean>} false if callers need no token, so that there is no session
  */
-async function proof(api) {
+async function own(api) {
   try {
-    const session = await read(api);
-    api.begun(session.csrf);
-    return true;
+    return await read(api);
   } catch (error) {
-    if (!(error instanceof Problem) || error.status !== 404) throw error;
-    api.begun(null);
-    return false;
+    if (error instanceof Problem && error.status === 404) return null;
+    throw error;
   }
 }
 
@@ -100,14 +108,14 @@ export class Watch {
     this.changed = changed;
   }
 
-  /** Begin with the session that there is now. */
-  async start() {
+  /**
+   * Begin with the session that there is now.
+   * @param {SessionView | null} session null: callers need no token
+   */
+  async start(session) {
     this.stop();
-    try {
-      this.#take(await read(this.api));
-    } catch {
-      return; // callers need no token; or it has ended, which other calls find out
-    }
+    if (session === null) return;
+    this.#take(session);
     this.#looking = setInterval(() => void this.#look(), LOOK);
     await this.#look();
   }

@@ -1,10 +1,12 @@
 /** The page that is shown: its life from the address to the last rendering. */
 
 import {aborted} from "./api.js";
+import {Pace} from "./pace.js";
 import {asProblem} from "./problem.js";
 
-/** Milliseconds between two readings of a page that the log has changed. */
+/** The least milliseconds between two readings of a page that the log has changed, and how many may follow without it. */
 const PACE = 300;
+const BURST = 3;
 /** How many events a reading may miss; after more, the page is read again. */
 const MOST = 1000;
 
@@ -28,7 +30,7 @@ export class Stage {
   #address = "";
   /** The events since the present reading began: what it read may be older than they are. @type {LogEvent[] | null} */
   #since = null;
-  /** @type {ReturnType<typeof setTimeout> | null} */ #alarm = null;
+  #pace = new Pace(() => this.read(), PACE, BURST);
 
   /**
    * @param {object} about
@@ -108,13 +110,9 @@ export class Stage {
     this.render();
   }
 
-  /** Read again soon: at most a few times a second, however often it is said. */
+  /** Read again: without delay at first, and at most a few times a second, however often it is said. */
   refresh() {
-    if (this.#alarm !== null) return;
-    this.#alarm = setTimeout(() => {
-      this.#alarm = null;
-      void this.read();
-    }, PACE);
+    this.#pace.soon();
   }
 
   /**
@@ -144,8 +142,7 @@ export class Stage {
   }
 
   #leave() {
-    if (this.#alarm !== null) clearTimeout(this.#alarm);
-    this.#alarm = null;
+    this.#pace.stop();
     this.#reading += 1;
     this.#abort.abort();
     this.#abort = new AbortController();

@@ -23,21 +23,23 @@ export const isPosition = at => /^[0-9]+$/.test(at);
  * @param {import("./api.js").Api} api
  * @param {string} at
  * @param {AbortSignal} signal
- * @returns {Promise<Moment | null>} null if the log does not say
+ * @returns {Promise<Moment | "before" | null>} `before`: of the first event; null if the log does not say
  */
 export async function describe(api, at, signal) {
-  if (!isPosition(at)) return null;
+  const query = isPosition(at) ? {from: at, to: at, limit: 1} : {to: at, order: "desc", limit: 1};
   /** @type {ListOf<CloudEvent>} */
-  const found = await api.get("/v1/events", {from: at, to: at, limit: 1}, {signal, now: true});
+  const found = await api.get("/v1/events", query, {signal, now: true});
   const event = found.items[0];
-  return event ? {position: event.position, time: event.time ?? ""} : null;
+  if (event === undefined) return isPosition(at) ? null : "before";
+  return {position: event.position, time: event.time ?? ""};
 }
 
 /**
  * @param {string} at
- * @param {Moment | null} known
+ * @param {Moment | "before" | null} known
  */
 export function words(at, known) {
-  if (!isPosition(at)) return `as it was at ${moment(at)}`;
-  return known ? `as it was at ${moment(known.time)}, position ${at}` : `as it was at position ${at}`;
+  const position = known === null || known === "before" ? null : known.position;
+  if (!isPosition(at)) return `as it was at ${moment(at)}${position === null ? "" : `, after position ${position}`}`;
+  return known === null || known === "before" ? `as it was at position ${at}` : `as it was at ${moment(known.time)}, position ${at}`;
 }

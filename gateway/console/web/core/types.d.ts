@@ -242,9 +242,25 @@ interface GuestView {
   more_filesystems: number;
 }
 
+interface PartOfHealth {
+  status: string;
+  detail?: string;
+  since?: string;
+}
+
+/** What is optional is for auditors and operators. */
 interface HealthView {
   status: string;
+  commands?: PartOfHealth;
+  log?: PartOfHealth;
+  nats?: PartOfHealth;
+  postgres?: PartOfHealth;
+  projections?: PartOfHealth;
+  managers?: {name: string; failing_since: string | null; last_error: string | null}[];
   parked?: number;
+  parked_more?: number;
+  malformed?: Record<string, {count: number; last_reason?: string}>;
+  clocks_off?: {node: string; offset_seconds: number}[];
 }
 
 /** An event as the API shows it: a CloudEvent. `prev`: only in a feed. */
@@ -297,6 +313,8 @@ interface Context {
   at: string | null;
   /** Ends when the page is left. */
   signal: AbortSignal;
+  /** The projects that the user may see, as they were when they were last read for the frame. */
+  projects(): Promise<ProjectView[]>;
   /** Go to another page. */
   go(path: string, values?: Record<string, string>, query?: QueryValues): void;
   /** Change values of the query of this address; null removes one. */

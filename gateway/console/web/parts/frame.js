@@ -3,7 +3,6 @@
 import {html, icon, nothing} from "../core/html.js";
 import {ago} from "../core/format.js";
 import {shown, to} from "../core/links.js";
-import {words as pastWords} from "../core/time.js";
 import {PAGES} from "../pages/index.js";
 import {signin} from "../pages/signin.js";
 import {empty, refusal} from "./badge.js";
@@ -17,10 +16,10 @@ import "./slider.js";
  * @property {boolean} known
  * @property {string | null} words
  * @property {import("../core/problem.js").Problem | null} problem
- * @property {ProjectView[]} projects
+ * @property {import("../core/projects.js").Projects} projects
  * @property {string | null} project
- * @property {import("./slider.js").Mark[]} marks
- * @property {import("../core/time.js").Moment | null} moment
+ * @property {import("../core/marks.js").Marks} marks
+ * @property {import("../core/past.js").Past} past
  * @property {string | null} waiting
  * @property {import("../core/session.js").Watch} session
  * @property {boolean} menu
@@ -29,11 +28,13 @@ import "./slider.js";
  * @property {import("../core/stage.js").Stage} stage
  * @property {import("../core/router.js").Router} router
  * @property {(path: string) => string} address
+ * @property {string} changes
  * @property {(project: string) => void} choose
  * @property {(at: string | null) => void} travel
  * @property {() => Promise<void>} leave
  * @property {() => Promise<void>} start
  * @property {() => void} search
+ * @property {() => void} retry
  * @property {() => void} changed
  */
 
@@ -69,10 +70,10 @@ function top(app) {
     <header class="top">
       <button class="plain phone" aria-label="Menu" aria-expanded=${app.menu} @click=${open}>${icon("menu")}</button>
       <a class="brand" href=${to("/")} aria-label="Nebula">${icon("nebula")}<span>Nebula</span></a>
-      ${app.projects.length > 0
+      ${app.projects.items.length > 0
         ? html`
             <select class="project" aria-label="Project" @change=${(/** @type {Event} */ event) => app.choose(/** @type {HTMLSelectElement} */ (event.target).value)}>
-              ${app.projects.map(({id, name}) => html`<option value=${id} ?selected=${id === app.project}>${name}</option>`)}
+              ${app.projects.items.map(({id, name}) => html`<option value=${id} ?selected=${id === app.project}>${name}</option>`)}
             </select>
           `
         : nothing}
@@ -100,7 +101,7 @@ function connection({live, waiting, session}) {
   return html`
     ${waiting === null ? nothing : html`<span class="waiting-words" role="status">${waiting}</span>`}
     ${session.words === null ? nothing : html`<span class="waiting-words" role="status">${session.words} Sign out and in again to go on.</span>`}
-    <span class="connection ${name}" role="status" title=${more}><i aria-hidden="true"></i><span class=${name === "live" ? "no-phone" : ""}>${says}</span></span>
+    <span class="connection ${name}" role="status" title=${more}><i aria-hidden="true"></i><span class=${name === "live" || name === "connecting" ? "no-phone" : ""}>${says}</span></span>
     ${name === "lost" ? html`<button class="small-button" @click=${() => live.again()}>Try now</button>` : nothing}
   `;
 }
@@ -125,27 +126,35 @@ function side(app) {
 function moment(app) {
   const {at} = shown;
   return html`
+    ${app.past.odd === null
+      ? nothing
+      : html`<p class="note" role="status">“${app.past.odd}” in the address is no moment: that is a position of the log, such as 17, or a time, such as 2026-01-31T12:00:00Z. You see what is now.</p>`}
     ${at === null
       ? nothing
       : html`
           <div class="band" role="status">
-            ${icon("past")}<span>You see the platform ${pastWords(at, app.moment)}. Nothing can be changed here.</span>
+            ${icon("past")}<span>${app.past.words}</span>
+            ${app.me?.mayAnywhere("event.read") ? html`<a class="button" href=${app.changes}>What changed since <kbd>d</kbd></a>` : nothing}
             <button @click=${() => app.travel(null)}>Back to now <kbd>n</kbd></button>
           </div>
         `}
-    <nb-slider .model=${{end: Math.max(1, app.api.position), at, marks: app.marks, go: (/** @type {string | null} */ to) => app.travel(to)}}></nb-slider>
+    <nb-slider .model=${{end: Math.max(1, app.api.position), at, marks: app.marks.items, go: (/** @type {string | null} */ to) => app.travel(to)}}></nb-slider>
   `;
 }
 
 /** @param {Frame} app */
-function page({stage}) {
+function page(app) {
+  const {stage} = app;
   const {entry, page: module, context, data, problem, loading, present} = stage.shown;
   if (entry === null) {
     if (!loading && context === null) return nothing;
     return empty("No page has this address", "It may have been mistyped.", html`<a class="button" href=${to("/")}>Overview</a>`);
   }
   document.title = `${module?.title?.(/** @type {Context} */ (context), /** @type {never} */ (data)) ?? entry.title} · Nebula`;
-  const again = html`<button @click=${() => void stage.read()}>Try again</button>`;
+  const again = html`<button @click=${() => app.retry()}>Try again</button>`;
+  if (problem?.status === 400 && problem.errors.some(({field}) => field === "at")) {
+    return empty("There is no such moment", problem.errors.map(({detail}) => detail).join("; "), html`<button @click=${() => context?.travel(null)}>Show what is now</button>`);
+  }
   if (problem !== null && (data === undefined || module === null)) return html`<h1>${entry.title}</h1>${refusal(problem, again)}`;
   if (module === null || context === null || data === undefined) {
     return html`<div class="loading" aria-busy="true"><h1>${entry.title}</h1><p class="small">Reading…</p></div>`;

@@ -17,7 +17,7 @@ export function search(app) {
       text: title,
       act: () => router.go(app.address(path)),
     })),
-    ...app.projects.map(({id, name}) => ({text: name, note: `project ${id}`, act: () => app.choose(id)})),
+    ...app.projects.items.map(({id, name}) => ({text: name, note: `project ${id}`, act: () => app.choose(id)})),
     ...(me?.needed ? [{text: "Sign out", act: () => void app.leave()}] : []),
   ];
   return palette(places, async typed => {

@@ -1,9 +1,13 @@
-/** `<nb-slider .model=${…}>`: a line from the first event to now, with marks where much happened. Dragging travels. */
+/**
+ * `<nb-slider .model=${…}>`: a line from the first event to now, with marks where much happened. Dragging travels, and so
+ * do its keys: arrows by one event, with Shift from mark to mark, `Home` to the first event and `End` to now.
+ */
 
 import {html, nothing, Part, svg} from "../core/html.js";
 import {clock, moment} from "../core/format.js";
+import {markFrom, positionOf, wordsOf} from "./slider-model.js";
 
-/** @typedef {{first: number, time: string, events: number, failures: number}} Mark as `GET /v1/marks` has it */
+/** @typedef {import("../core/marks.js").Mark} Mark */
 /**
  * @typedef {object} SliderModel
  * @property {number} end the newest position of the log
@@ -28,19 +32,20 @@ class Slider extends Part {
 
   /** @param {SliderModel} model */
   view({end, at, marks}) {
-    const value = this.#dragged ?? (at === null ? end : this.#position(at, marks, end));
-    const near = at === null && this.#dragged === null ? null : marks.findLast(mark => mark.first <= value);
+    const value = this.#dragged ?? positionOf(at, marks, end);
+    const near = value >= end ? null : wordsOf(value, marks);
     const text = value >= end ? "now" : `position ${value}${near ? `, about ${moment(near.time)}` : ""}`;
     return html`
       <section class="slider" aria-label="Time">
         <span class="slider-end">${marks[0] ? clock(marks[0].time) : "first event"}</span>
         <div class="slider-line">
           ${this.#marks(marks, end)}
-          <input type="range" min="1" max=${Math.max(1, end)} step="1" .value=${String(value)} aria-label="Moment that is shown" aria-valuetext=${text}
+          <input type="range" min="1" max=${Math.max(1, end)} step="1" .value=${String(value)} aria-label="Moment that is shown" aria-valuetext=${near ? `${text}: ${near.events}` : text} title="Arrows: one event; with Shift: to the next mark; d: what changed since"
+            @keydown=${(/** @type {KeyboardEvent} */ event) => this.#key(event, value)}
             @input=${(/** @type {Event} */ event) => this.#drag(Number(/** @type {HTMLInputElement} */ (event.target).value))}
             @change=${() => this.#drop()}>
         </div>
-        <span class="slider-end last">${text}</span>
+        <span class="slider-end last">${text}${near ? html`<br>${near.events} about then` : nothing}</span>
       </section>
     `;
   }
@@ -64,13 +69,16 @@ class Slider extends Part {
   }
 
   /**
-   * @param {string} at
-   * @param {Mark[]} marks
-   * @param {number} end
+   * From mark to mark. The browser itself knows the other keys.
+   * @param {KeyboardEvent} event
+   * @param {number} value
    */
-  #position(at, marks, end) {
-    if (/^[0-9]+$/.test(at)) return Math.min(Number(at), end);
-    return marks.findLast(mark => Date.parse(mark.time) <= Date.parse(at))?.first ?? 1;
+  #key(event, value) {
+    const direction = {ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1}[event.key];
+    if (!event.shiftKey || direction === undefined) return;
+    event.preventDefault();
+    this.#drag(markFrom(value, direction, this.model.marks, this.model.end));
+    this.#drop();
   }
 
   /** @param {number} position */

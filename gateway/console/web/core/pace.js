@@ -1,0 +1,54 @@
+/** Something that is done again whenever somebody says so: without delay a few times, then at most once in a while, and never twice at the same time. */
+
+export class Pace {
+  /** @type {ReturnType<typeof setTimeout> | null} */ #alarm = null;
+  #busy = false;
+  /** Whether it was said again since it began. */
+  #again = false;
+  /** When it began the last times. @type {number[]} */ #began = [];
+
+  /**
+   * @param {() => Promise<void>} act it does not fail
+   * @param {number} milliseconds the least time between two beginnings, on average
+   * @param {number} burst how often it may begin without a delay
+   */
+  constructor(act, milliseconds, burst = 1) {
+    this.act = act;
+    this.milliseconds = milliseconds;
+    this.burst = burst;
+  }
+
+  /** Do it soon. What is being done now may be too old to count, so it is done once more after that. */
+  soon() {
+    if (this.#busy) {
+      this.#again = true;
+      return;
+    }
+    if (this.#alarm !== null) return;
+    const first = this.#began.length < this.burst ? -Infinity : (this.#began[0] ?? -Infinity);
+    const wait = Math.max(0, first + this.milliseconds * this.burst - performance.now());
+    this.#alarm = setTimeout(() => void this.#act(), wait);
+  }
+
+  /** Forget what was said. */
+  stop() {
+    if (this.#alarm !== null) clearTimeout(this.#alarm);
+    this.#alarm = null;
+    this.#again = false;
+  }
+
+  async #act() {
+    this.#alarm = null;
+    this.#busy = true;
+    this.#began = [...this.#began, performance.now()].slice(-this.burst);
+    try {
+      await this.act();
+    } finally {
+      this.#busy = false;
+      if (this.#again) {
+        this.#again = false;
+        this.soon();
+      }
+    }
+  }
+}
