@@ -29,16 +29,19 @@ export const operationBadge = status => badge(status, status === "running" ? "bu
  * @param {number} used
  * @param {number} total
  * @param {string} text such as `3 of 8`
+ * @param {number | null} second another amount, in a bar below
  */
-export function meter(label, used, total, text) {
-  const share = total > 0 ? Math.min(1, used / total) : 0;
-  const wide = (/** @type {Element | undefined} */ bar) => {
-    if (bar instanceof HTMLElement) bar.style.width = `${(share * 100).toFixed(1)}%`;
+export function meter(label, used, total, text, second = null) {
+  const part = (/** @type {number} */ value) => (total > 0 ? Math.min(1, value / total) : 0);
+  const share = part(used);
+  const as = (/** @type {number} */ value) => (/** @type {Element | undefined} */ bar) => {
+    if (bar instanceof HTMLElement) bar.style.width = `${(value * 100).toFixed(1)}%`;
   };
   return html`
     <div class="meter" role="meter" aria-label=${label} aria-valuemin="0" aria-valuemax=${total} aria-valuenow=${used} aria-valuetext=${text}>
       <span class="meter-label">${label}</span><span class="meter-text">${text}</span>
-      <span class="meter-track"><span class="meter-bar ${share > 0.9 ? "full" : ""}" ${ref(wide)}></span></span>
+      <span class="meter-track"><span class="meter-bar ${share > 0.9 ? "full" : ""}" ${ref(as(share))}></span></span>
+      ${second === null ? nothing : html`<span class="meter-track"><span class="meter-bar second" ${ref(as(part(second)))}></span></span>`}
     </div>
   `;
 }
