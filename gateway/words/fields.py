@@ -1,12 +1,16 @@
-"""What changed about a resource, in sentences: a field of the API, and its values before and after."""
+"""What changed about a resource, in sentences: a field of the API, and its values before and after.
+
+`of_fields.py` has what is said of fields whose general sentence says little.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gateway.words.of_fields import SENTENCES
 from runtime.text.plain import plain
 
-#: Characters of a value in a sentence.
-LONGEST = 200
+#: Characters of a value in a sentence, and of a whole sentence that is made of several values.
+LONGEST, LONGEST_SENTENCE = 200, 400
 #: Fields that change with each event, or that say nothing about the resource itself.
 SILENT = frozenset({"version", "position", "updated_at"})
 #: The words for fields whose names are not words.
@@ -15,16 +19,16 @@ NAMES: Mapping[str, str] = {
     "mac": "MAC address",
     "vcpus": "vCPUs",
     "vms": "VMs",
+    "ssh_keys": "SSH keys",
     "memory_mib": "memory (MiB)",
     "disk_gib": "disk (GiB)",
-    "ssh_keys": "SSH keys",
     "has_user_data": "user-data",
-    "seed_url": "seed URL",
-    "virt_type": "type",
     "running_spec": "size of its domain",
     "pending": "pending operation",
     "considered": "nodes that were considered",
     "reserved": "promised resources",
+    "seed_url": "seed URL",
+    "virt_type": "type",
     "sha256": "SHA-256",
     "sha512": "SHA-512",
 }
@@ -39,6 +43,14 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[s
 
 def sentence(field: str, before: Any, after: Any) -> str:
     """What happened to a field. Values are those of callers: they are plain text, and cut."""
+    own = SENTENCES.get(field)
+    said = own(before, after) if own is not None else None
+    if said is not None:
+        return short(said, LONGEST_SENTENCE)
+    return _general(field, before, after)
+
+
+def _general(field: str, before: Any, after: Any) -> str:
     name = NAMES.get(field, field.replace("_", " "))
     if isinstance(before, list) and isinstance(after, list):
         added = [each for each in after if each not in before]
@@ -59,8 +71,13 @@ def empty(given: Any) -> bool:
 
 def value(given: Any) -> str:
     """A value as text."""
-    text = plain(_text(given), keep="")
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return short(_text(given), LONGEST)
+
+
+def short(text: str, most: int) -> str:
+    """Plain text of at most so many characters."""
+    found = plain(text, keep="")
+    return found if len(found) <= most else f"{found[: most - 1]}…"
 
 
 def _text(given: Any) -> str:

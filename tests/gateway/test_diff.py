@@ -50,7 +50,7 @@ async def test_a_life_in_words(api: Platform) -> None:
     said = {each["field"]: each for each in changed["changes"]}
     assert (said["phase"]["before"], said["phase"]["after"]) == ("running", "stopped")
     assert "phase changed from running to stopped" in changed["words"]
-    assert said["labels"]["words"] == "labels is now a=b"
+    assert said["labels"]["words"] == "label a is now b"
     assert len(said["description"]["words"]) < 250 and said["description"]["words"].endswith("…")
     assert not {"version", "position", "updated_at"} & said.keys()
     whys = {event["words"]: event["why"] for event in changed["events"]}
@@ -125,16 +125,16 @@ async def test_a_role_sees_its_own_project_only(there: World) -> None:  # noqa: 
 @pytest.mark.parametrize(
     ("before", "after", "words"),
     [
-        (["a"], ["a", "b"], "tags: added b"),
-        (["a", "b"], ["b"], "tags: removed a"),
-        (None, "n1", "tags is now n1"),
-        ("n1", None, "tags is no longer n1"),
-        (False, True, "tags changed from no to yes"),
-        ({"vcpus": 1}, {"vcpus": 2}, "tags changed from vcpus=1 to vcpus=2"),
+        (["a"], ["a", "b"], "things: added b"),
+        (["a", "b"], ["b"], "things: removed a"),
+        (None, "n1", "things is now n1"),
+        ("n1", None, "things is no longer n1"),
+        (False, True, "things changed from no to yes"),
+        ({"vcpus": 1}, {"vcpus": 2}, "things changed from vcpus=1 to vcpus=2"),
         ("a\x1b[31m\n", "b", None),
     ],
 )
 def test_a_field_in_words(before: object, after: object, words: str | None) -> None:
-    said = fields.sentence("tags", before, after)
+    said = fields.sentence("things", before, after)
     assert said.isprintable()
     assert words is None or said == words
