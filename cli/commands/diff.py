@@ -7,8 +7,10 @@ import typer
 from cli.client import output
 from cli.client.client import Document, path
 from cli.client.command import query
+from cli.client.errors import Usage
 from cli.client.session import Output, Session
 from cli.commands.log import LOG
+from cli.commands.vm import find
 
 WORDS = {"created": "created", "deleted": "deleted", "came_and_went": "created and deleted", "unchanged": "unchanged"}
 
@@ -19,13 +21,21 @@ def register(app: typer.Typer) -> None:
 
 def diff(
     session: Session,
-    from_: Annotated[str, typer.Option("--from", help="After this position or time.")],
+    vm: Annotated[str | None, typer.Argument(metavar="[VM]", help="Only this VM (name or id).")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="After this position or time (the beginning).")] = None,
     to: Annotated[str | None, typer.Option(help="Up to this position or time (now).")] = None,
     kind: Annotated[str | None, typer.Option(help="Only resources of this kind.")] = None,
     id: Annotated[str | None, typer.Option(help="Only the resource with this id.")] = None,
 ) -> None:
     """Show what changed between two moments, with who and why; with --project, only there."""
-    wanted = {"from": from_, "to": to, "project": session.project_given, "kind": kind, "id": id}
+    if vm is not None and (kind is not None or id is not None):
+        raise Usage("give either a VM or --kind and --id, not both")
+    if vm is None and from_ is None and id is None:
+        raise Usage("give --from: a position or a time; or the VM whose whole life it should be")
+    project = session.project_given
+    if vm is not None:
+        kind, id = "vm", find(session, vm)
+    wanted = {"from": from_, "to": to, "project": project, "kind": kind, "id": id}
     found = list(session.api.pages(path("diff"), wanted))
     if session.output is Output.JSON:
         output.emit_json({"items": found})
