@@ -34,7 +34,7 @@ NAMES = (
     "watchers",
     "usage",
 )
-LARGE = ("scale", "rounds", "fleet", "run", "page", "past")
+LARGE = ("scale", "rounds", "fleet", "run", "page", "past", "terminals")
 """Those that take many minutes: they are run by their names only."""
 ELSEWHERE = {"scale": "bench.scale.rows"}
 """The modules of benchmarks that are not `bench.NAME`."""

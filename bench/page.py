@@ -1,21 +1,25 @@
 """The console in a browser: bytes and time of the first page, and from an event in the log to the page that shows it.
 
 The browser and all servers are on this machine. `first_kib` is what a browser without a cache gets for the overview, as
-it is transferred; `first_ms` is the time until the overview shows what it has read, measured by the page itself. The
-floor is a small answer of the same gateway: `first_ratio` is `first_ms` divided by its time. `seen_ms` is the time
-from the append of an event, by a process beside, to the moment at which the page's list has changed; `feed_ms` the
-delay of the same events in a feed without a browser. `list` is the list of many VMs ([page_list.py](page_list.py)).
+it is transferred; `first_ms` is the time until the overview shows what it has read, measured by the page itself.
+`first_requests` is the number of requests until then, and `first_rounds` how many of them follow one another: the
+longest chain in which each begins after the end of the one before. `first_gateway_cpu_ms` and `first_browser_cpu_ms`
+are CPU times, which say more than `first_ms` while the machine has other work. The floor is a small answer of the same
+gateway: `first_ratio` is `first_ms` divided by its time. `seen_ms` is the time from the append of an event, by a
+process beside, to the moment at which the page's list has changed; `feed_ms` the delay of the same events in a feed
+without a browser. `list` is the list of many VMs ([page_list.py](page_list.py)).
 """
 
 import argparse
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from bench.cloud import percentile
+from bench.cloud import cpu_seconds, percentile
 from bench.watchers import Feed, writer
 from runtime.tasks.tasks import end
 
@@ -28,9 +32,22 @@ SEEN = """name => new Promise(done => {
   };
   look();
 })"""
-TRANSFERRED = """() => [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
-    .reduce((sum, {transferSize}) => sum + transferSize, 0)"""
-READY = "() => performance.now()"
+#: The requests of the page until now: bytes in all, number, and the longest chain of those that follow one another.
+REQUESTS = """() => {
+  const all = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+    .filter(({responseEnd, name}) => responseEnd > 0 && !name.endsWith("/v1/feed"));
+  let rounds = 0, end = 0;
+  for (const one of all.sort((a, b) => a.responseEnd - b.responseEnd))
+    if (one.startTime >= end) { rounds += 1; end = one.responseEnd; }
+  return [all.reduce((sum, {transferSize}) => sum + transferSize, 0), all.length, rounds];
+}"""
+#: Tells the page's own time when it shows what is read of the nodes.
+READY = """() => new Promise(done => {
+  const look = () => document.getElementById("nodes") ? done(performance.now()) : requestAnimationFrame(look);
+  look();
+})"""
+#: Seconds after which the page does nothing more than to follow the log.
+SETTLED = 2.0
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,11 +69,12 @@ async def measure(
 ) -> dict[str, Any]:
     # Playwright is a package of the developers.
     from bench import page_list
-    from tests.console.bed import bed, browser
+    from tests.console.bed import GATEWAY, bed, browser
 
     found: dict[str, Any] = {}
     async with browser() as chromium, bed(nodes=1) as made, writer(made.cloud) as write:
-        floors, times, sizes = [], [], []
+        floors, times, requests, gateways, browsers = [], [], [], [], []
+        gateway = made.cloud.processes[GATEWAY].pid
         for _ in range(opens):
             async with httpx.AsyncClient(base_url=made.url) as http:
                 began = time.perf_counter()
@@ -64,13 +82,21 @@ async def measure(
                 floors.append(time.perf_counter() - began)
             page = await made.signed_in(chromium, "admin")
             cookies = await page.context.storage_state()
-            cold = await made.page(chromium, storage_state=cookies)
-            await cold.goto("/console/")
-            await cold.get_by_role("heading", name="1 node").wait_for()
-            times.append(await cold.evaluate(READY))
-            sizes.append(await cold.evaluate(TRANSFERRED))
             await made.close()
-        found["first_kib"] = round(max(sizes) / 1024, 1)
+            cold = await made.page(chromium, storage_state=cookies)
+            before = cpu_seconds(gateway), browser_cpu()
+            await cold.goto("/console/", wait_until="commit")
+            times.append(await cold.evaluate(READY))
+            requests.append(await cold.evaluate(REQUESTS))
+            await asyncio.sleep(SETTLED)
+            gateways.append(cpu_seconds(gateway) - before[0])
+            browsers.append(browser_cpu() - before[1])
+            await made.close()
+        found["first_kib"] = round(max(size for size, _, _ in requests) / 1024, 1)
+        found["first_requests"] = max(number for _, number, _ in requests)
+        found["first_rounds"] = max(rounds for _, _, rounds in requests)
+        found["first_gateway_cpu_ms"] = round(1e3 * percentile(gateways, 0.5))
+        found["first_browser_cpu_ms"] = round(1e3 * percentile(browsers, 0.5))
         found["first_ms"] = round(percentile(times, 0.5), 1)
         found["first_ratio"] = round(percentile(times, 0.5) / percentile([1e3 * each for each in floors], 0.5), 1)
 
@@ -93,3 +119,29 @@ async def measure(
         async with browser() as chromium:
             found["list"] = await page_list.measure(chromium, vms, seconds, rate, home)
     return found
+
+
+def browser_cpu() -> float:
+    """Seconds of CPU time of the browser that this process has started, of all its processes."""
+    parents, names = {}, {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            head, _, rest = stat.read_text().rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        pid = int(stat.parent.name)
+        parents[pid], names[pid] = int(rest.split()[1]), head.partition("(")[2]
+
+    def mine(pid: int) -> bool:
+        while pid > 1 and pid != os.getpid():
+            pid = parents.get(pid, 0)
+        return pid == os.getpid()
+
+    total = 0.0
+    for pid, name in names.items():
+        if name.startswith("chrom") and mine(pid):
+            try:
+                total += cpu_seconds(pid)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return total

@@ -8,7 +8,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from bench import bursts, fleet, fleet_parts, homes, page, page_list, rounds, run, usage, watchers
+from bench import bursts, fleet, fleet_parts, homes, page, page_list, rounds, run, terminals, usage, watchers
 from bench.cloud import Cloud
 from bench.fleet_parts import ROLES
 from bench.scale import rest
@@ -204,3 +204,10 @@ async def test_a_few_watchers() -> None:
     found = await watchers.measure(feeds=3, rates=[5.0], seconds=1.0)
     assert found["feeds"] == 3
     assert 0 < found["rate_5"]["delay_p50_ms"] <= found["rate_5"]["delay_p95_ms"]
+
+
+async def test_a_few_consoles() -> None:
+    found = await terminals.measure(count=4, rounds=2, seconds=0.2)
+    assert found["count"] == 4 and found["goal_mib"] == 1.2
+    assert 0 < found["rtt_ms_p50"] <= found["rtt_ms_p95"]
+    assert found["memory_kib_per_console"] < 3000
