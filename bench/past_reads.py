@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from bench.cloud import Cloud, percentile
+from bench.cloud import Cloud, cpu_seconds, percentile
 from bench.http import Connection
 from projections import database
 from projections.past import queries
@@ -68,8 +68,9 @@ class Reader:
         return answer.json()
 
     async def timed(self, path: str, who: str, query: str | None = None, params: Any = None) -> dict[str, float]:
-        """Milliseconds of the answers, and of the query in turn with them."""
+        """Milliseconds of the answers, and of the query in turn with them, with the CPU time of its session."""
         ours, bare = list[float](), list[float]()
+        used = cpu_seconds(self.conn.info.backend_pid)
         for number in range(self.rounds + WARM):
             heed_cancellation()
             started = time.perf_counter()
@@ -84,6 +85,8 @@ class Reader:
         if query is not None:
             floor = statistics.median(bare)
             found |= {"bare_p50_ms": round(floor, 2), "bare_p99_ms": round(percentile(bare, 0.99), 2)}
+            used = cpu_seconds(self.conn.info.backend_pid) - used
+            found["bare_cpu_ms"] = round(used / (self.rounds + WARM) * 1e3, 1)
             found["ratio"] = round(found["p50_ms"] / floor, 2)
         return found
 
@@ -110,7 +113,8 @@ async def lists(read: Reader, at: int) -> dict[str, Any]:
         found[name] = {"items": items, **of_list}
         pages |= {f"{name}: {page}": each["p99_ms"] for page, each in of_list.items()}
     slowest = max(pages, key=pages.__getitem__)
-    return {"position": at, "time": moment, "p99_ms": pages[slowest], "slowest": slowest, "lists": found}
+    whole = {"position": at, "time": moment, "p99_ms": pages[slowest], "slowest": slowest, "lists": found}
+    return {"lists": whole}
 
 
 async def last_page(read: Reader, path: str) -> tuple[str, int]:
@@ -131,7 +135,7 @@ async def time_at(read: Reader, at: int) -> str:
     return time_
 
 
-async def one(read: Reader, at: int) -> tuple[dict[str, float], dict[str, float]]:
+async def one(read: Reader, at: int) -> dict[str, dict[str, float]]:
     """A VM as it was, by a position and by a time."""
     listed = await read.get(f"/v1/projects/{read.project}/vms?limit=1&at={at}")
     vm = listed["items"][0]["id"]
@@ -139,7 +143,7 @@ async def one(read: Reader, at: int) -> tuple[dict[str, float], dict[str, float]
     query, params = queries.one_statement(VMS), {"project": read.project, "id": vm, "at": at}
     moment = urlencode({"at": await time_at(read, at)})
     by_position = await read.timed(f"{path}?at={at}", "viewer", query, params)
-    return by_position, await read.timed(f"{path}?{moment}", "viewer", query, params)
+    return {"one": by_position, "one_by_time": await read.timed(f"{path}?{moment}", "viewer", query, params)}
 
 
 async def diffs(read: Reader, end: int) -> dict[str, Any]:
@@ -173,7 +177,7 @@ async def diffs(read: Reader, end: int) -> dict[str, Any]:
         if page in each
     }
     slowest = max(pages, key=pages.__getitem__)
-    return {"p99_ms": pages[slowest], "slowest": slowest, "ranges": found}
+    return {"diffs": {"p99_ms": pages[slowest], "slowest": slowest, "ranges": found}}
 
 
 async def marks(read: Reader, end: int) -> dict[str, Any]:
@@ -190,4 +194,4 @@ async def marks(read: Reader, end: int) -> dict[str, Any]:
     started = time.perf_counter()
     await read.get(f"/v1/events?{urlencode({'from': await time_at(read, end // 2)})}&limit=1")
     found["events_by_time_first_ms"] = round((time.perf_counter() - started) * 1e3, 1)
-    return found
+    return {"marks": found}
