@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -289,3 +290,12 @@ async def test_a_fork_in_a_network_namespace(tmp_path: Path, monkeypatch: pytest
     assert ours.startswith(os.readlink("/proc/self/ns/net"))
     assert inside.split(" ", 1)[0] != ours.split(" ", 1)[0]
     assert inside.split(" ", 1)[1] == "['lo']\n"
+
+
+def test_a_gateway_that_is_forked_has_its_description_already() -> None:
+    """It takes 0.3 s of CPU time, whenever a gateway is started again after it was killed."""
+    program = (
+        "from cli.local.preloaded import import_all; import_all()\n"
+        "from gateway.table.reads import described; assert described.cache_info().currsize == 1"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
