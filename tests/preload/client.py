@@ -17,8 +17,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 #: Programs that are forks: these are the modules of `python -m`.
 PROGRAMS = ("cli.", "tests.")
-#: Variables that no module reads while it is imported.
-READ_LATER = ("NEBULA_", "PYTEST_CURRENT_TEST")
+#: Variables that no module reads while it is imported. `nebula up` has two that a library sets.
+READ_LATER = ("NEBULA_", "PYTEST_CURRENT_TEST", "COLUMNS", "LINES")
 #: The longest request, in bytes. It is sent in one piece.
 LONGEST = 100_000
 #: Seconds for an answer of the server, which needs a few milliseconds.

@@ -72,6 +72,7 @@ def import_all() -> None:
                 importlib.import_module(module.name)
     for name in ALSO:
         importlib.import_module(name)
+    importlib.import_module("gateway.table.reads").described()  # as the process of `nebula up` that forks roles does
     gc.collect()
     gc.freeze()
 
