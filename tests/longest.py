@@ -1,22 +1,30 @@
 """In which order, and in which worker, the tests run: `make test` runs several workers of pytest-xdist."""
 
+from zlib import crc32
+
 from xdist.scheduler.loadfile import LoadFileScheduling  # type: ignore[import-untyped]
 
-#: Folders whose files share what is expensive to start: one worker runs them, one after the other.
-TOGETHER = ("tests/console/",)
+#: Folders whose files share what is expensive to start, and how many workers share these. One worker for the console,
+#: with more than a hundred tests of about three seconds each, would need nearly as long as all others together.
+TOGETHER = {"tests/console/": 2}
 
 
 class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
     """Tests of a file run in one worker, since they share its servers; and so do those of some folders."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((folder for folder in TOGETHER if nodeid.startswith(folder)), super()._split_scope(nodeid))
+        file: str = super()._split_scope(nodeid)
+        for folder, count in TOGETHER.items():
+            if file.startswith(folder):
+                return f"{folder}{crc32(file.encode()) % count}"
+        return file
 
 
 #: Files that take longest, the longest first: they are begun first, so that no worker is left with one at the end.
 #: The first builds the image of a stock Debian on a new machine. `test_seed_disk.py`, which needs this image too, comes
-#: after the files that the other workers begin with, so that nobody waits. Of the console one file is here: its worker
-#: runs the others of this folder next.
+#: after the files that the other workers begin with, so that nobody waits. A worker is given its next file when it has
+#: two tests left, as the first has from the beginning: so the seventh is a short one, which nobody waits for. Of each
+#: part of the console one file is here, whose worker runs the others of this part next.
 LONGEST = (
     "e2e/test_boot.py",
     "e2e/test_kill.py",
@@ -24,6 +32,8 @@ LONGEST = (
     "gateway/test_schemathesis.py",
     "console/test_journey.py",
     "e2e/test_isolation.py",
+    "several/test_room.py",
+    "console/test_vm_create.py",
     "cluster/test_chaos.py",
     "e2e/test_seed_disk.py",
     "node_daemon/test_hypervisor.py",
@@ -37,7 +47,6 @@ LONGEST = (
     "roles/test_stops.py",
     "upgrade/test_rolling.py",
     "cluster/test_leader.py",
-    "several/test_room.py",
     "node_daemon/test_process.py",
     "e2e/test_soak.py",
     "node_daemon/test_consoles.py",
