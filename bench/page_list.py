@@ -40,12 +40,12 @@ WATCH = """() => {
   }).observe({type: "longtask"});
 }"""
 LONGEST = "() => { const found = window.longest; window.longest = 0; return found; }"
-#: Scrolls by a screen a frame, through the whole list; tells the greatest number of rows in the document.
-SCROLL = """async step => {
+#: Scrolls so many pixels a frame, for so many frames or to the end; tells the greatest number of rows in the document.
+SCROLL = """async ([step, frames]) => {
   const box = document.querySelector(".table-box");
   let most = 0;
-  for (let top = 0; top < box.scrollHeight; top += step) {
-    box.scrollTop = top;
+  for (let frame = 0; frame < frames && frame * step < box.scrollHeight; frame += 1) {
+    box.scrollTop = frame * step;
     await new Promise(done => requestAnimationFrame(done));
     most = Math.max(most, document.querySelectorAll(".table .row").length);
   }
@@ -70,7 +70,7 @@ async def measure(chromium: Browser, vms: int, seconds: float, rate: float, home
         await page.wait_for_function(COUNTED, arg=count, timeout=120_000)
         took = time.perf_counter() - began
         await page.get_by_role("columnheader", name="Name").get_by_role("button").click()
-        rows = await page.evaluate(SCROLL, 440)
+        rows = await page.evaluate(SCROLL, [440, 1000])
         await page.get_by_role("searchbox").fill("web-1")
         await page.get_by_role("searchbox").fill("")
         await page.wait_for_function(COUNTED, arg=count)
@@ -112,7 +112,7 @@ async def stormy(cloud: Cloud, page: Page, seconds: float, rate: float) -> dict[
     """Append events of shown VMs, while somebody scrolls."""
     async with appender(cloud) as store, await database.connect(cloud.env["NEBULA_POSTGRES_DSN"], "bench") as conn:
         tips = await tips_of(conn, await page.evaluate(SHOWN))
-        scrolling = asyncio.create_task(page.evaluate(SCROLL, 44))
+        scrolling = asyncio.create_task(page.evaluate(SCROLL, [44, 200]))
         began = time.perf_counter()
         for number in range(round(rate * seconds)):
             await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
