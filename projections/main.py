@@ -1,7 +1,6 @@
 """The process of the role projections: the runner, and the answers to guest-data."""
 
 import asyncio
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,13 +29,9 @@ from runtime.version import VERSION
 
 log = logs.get(__name__)
 
-#: On a busy host, commands get the processor before reads: an accepted command must not wait, a read may.
-NICE = 5
-
 
 async def run(settings: ProjectionsSettings) -> None:
     """Update the read models and answer guest-data until SIGTERM or SIGINT. Raises errors that retries do not solve."""
-    os.nice(NICE)
     stop = asyncio.Event()
     on_signals(stop)
     await until_stopped(stop, keep(settings))

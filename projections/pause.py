@@ -34,8 +34,8 @@ def pause(size: int, newest: datetime, spent: float, now: datetime, recent: int)
     `newest`: when its last event was stored. `recent`: number of recent events.
 
     Few but large transactions are more efficient, and meanwhile commands get the processor. An event waits for the
-    batch before it, for the pause, and for its own batch. So the pause is limited, whatever a batch took: commands are
-    preferred by the priority of the process (`main.NICE`), not by longer pauses.
+    batch before it, for the pause, and for its own batch. So the pause is limited, whatever a batch took. The process
+    has no lower priority than those that decide commands: in a burst of creates it would get no processor for a second.
     """
     if recent < BUSY:
         return 0.0

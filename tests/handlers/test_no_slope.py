@@ -4,6 +4,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from types import FrameType
 
 import pytest
@@ -40,7 +41,7 @@ class Handlers:
             self.take(self.recorded(append))
 
     def recorded(self, append: Append) -> list[Recorded]:
-        found = []
+        found = list[Recorded]()
         for event in append.events:
             tip = self._tips.get(append.ref) or Tip(append.ref)
             headers, body = seal(append.ref, tip.version + 1, tip.digest, event, append.context)
@@ -62,7 +63,7 @@ class Handlers:
             self.vms += TOGETHER
             self._each(life.requested() for life in new)
             ids = [life.id for life in new]
-            self.counted(lambda ids=ids: decisions(ids, self.world, self.candidates))
+            self.counted(partial(decisions, ids, self.world, self.candidates))
             promises, scheduled = defaultdict[str, list[Event]](list), list[Append]()
             for life in new:
                 event, promise = life.scheduled()
@@ -72,12 +73,12 @@ class Handlers:
             of_nodes = [Append(Ref("system", "node", node), of, Context(actor="p")) for node, of in promises.items()]
             self._each([*of_nodes, *scheduled])
             self._each(step() for life in new for step in (life.preparing, life.started))
-            self.counted(lambda ids=ids: [self.known._note(id_) for id_ in ids])
+            for id_ in ids:
+                self.counted(partial(self.known._note, id_))
 
     def _each(self, appends: Iterable[Append]) -> None:
         for append in appends:
-            events = self.recorded(append)
-            self.counted(lambda events=events: self.take(events))
+            self.counted(partial(self.take, self.recorded(append)))
 
     def counted(self, work: Callable[[], object]) -> None:
         """Do it, and count the calls of functions."""
