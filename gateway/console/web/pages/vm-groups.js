@@ -81,6 +81,7 @@ export function fits(item, search, who) {
 
 /** What the guest or the node has to do, by the verb. @type {Record<string, string>} */
 const VERBS = {
+  create: "its node to make its disk and start it",
   stop: "its guest to shut down",
   restart: "its guest to shut down and its node to start it again",
   start: "its node to start it",

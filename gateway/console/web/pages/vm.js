@@ -52,10 +52,7 @@ export const page = {
         <span class="grow"></span>
         ${at === null
           ? actions(context, vm, verbs, sent)
-          : html`
-              ${link("/diff", {}, "What changed since then", {kind: "vm", id: vm.id, project: vm.project, from: at, at: null})}
-              <span class="small">Actions are for the present: press <kbd>n</kbd>.</span>
-            `}
+          : html`<span class="small">Actions are for the present: press <kbd>n</kbd>.</span>`}
       </header>
       ${vm.failure ? refusal(new Problem(0, vm.failure.code, vm.failure.detail), html`<p class="small">${moment(vm.failure.at)}</p>`) : nothing}
       ${vm.warnings.map(({detail}) => html`<p class="field-hint">${detail}</p>`)}
