@@ -47,9 +47,16 @@ async def protected(cloud: Bed) -> str:
 
 async def waiting(cloud: Bed) -> str:
     """A VM that no node has room for: the disks of all nodes are full."""
-    for node in (await cloud.send("GET", "/v1/nodes"))["items"]:
-        left = node["capacity"]["disk_gib"] - node["reserved"]["disk_gib"]
-        await vm(cloud, f"hog-{node['id']}"[:40], disk_gib=left, vcpus=1, memory_mib=64)
+
+    async def nodes() -> list[dict[str, Any]]:
+        return list((await cloud.send("GET", "/v1/nodes"))["items"])
+
+    async def empty() -> bool:
+        return all(node["reserved"]["disk_gib"] == 0 for node in await nodes())
+
+    await eventually(empty, "the room of the VMs of earlier tests is free", 30)
+    for node in await nodes():
+        await vm(cloud, f"hog-{node['id']}", disk_gib=node["capacity"]["disk_gib"], vcpus=1, memory_mib=64)
     body = {"name": "judged", "image": IMAGE, "vcpus": 1, "memory_mib": 64, "disk_gib": 2}
     one = str((await cloud.send("POST", "/v1/projects/default/vms", body))["vm"]["id"])
     await phased(cloud, one, "unschedulable")
