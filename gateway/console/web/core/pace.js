@@ -1,21 +1,19 @@
-/** Something that is done again whenever somebody says so: without delay a few times, then at most once in a while, and never twice at the same time. */
+/** Something that is done again whenever somebody says so: without delay at first, later at most once in a while, and never twice at the same time. */
 
 export class Pace {
   /** @type {ReturnType<typeof setTimeout> | null} */ #alarm = null;
   #busy = false;
   /** Whether it was said again since it began. */
   #again = false;
-  /** When it began the last times. @type {number[]} */ #began = [];
+  #began = -Infinity;
 
   /**
    * @param {() => Promise<void>} act it does not fail
-   * @param {number} milliseconds the least time between two beginnings, on average
-   * @param {number} burst how often it may begin without a delay
+   * @param {number} milliseconds the least time between two beginnings
    */
-  constructor(act, milliseconds, burst = 1) {
+  constructor(act, milliseconds) {
     this.act = act;
     this.milliseconds = milliseconds;
-    this.burst = burst;
   }
 
   /** Do it soon. What is being done now may be too old to count, so it is done once more after that. */
@@ -25,8 +23,7 @@ export class Pace {
       return;
     }
     if (this.#alarm !== null) return;
-    const first = this.#began.length < this.burst ? -Infinity : (this.#began[0] ?? -Infinity);
-    const wait = Math.max(0, first + this.milliseconds * this.burst - performance.now());
+    const wait = Math.max(0, this.#began + this.milliseconds - performance.now());
     this.#alarm = setTimeout(() => void this.#act(), wait);
   }
 
@@ -40,7 +37,7 @@ export class Pace {
   async #act() {
     this.#alarm = null;
     this.#busy = true;
-    this.#began = [...this.#began, performance.now()].slice(-this.burst);
+    this.#began = performance.now();
     try {
       await this.act();
     } finally {

@@ -3,14 +3,13 @@
 import {Pace} from "./pace.js";
 import {asProblem} from "./problem.js";
 
-/** The least milliseconds between two readings, and how many may follow without it. */
-const PACE = 100;
-const BURST = 5;
+/** The least milliseconds between two readings. */
+const PACE = 50;
 
 export class Projects {
   /** @type {ProjectView[]} */ items = [];
   /** @type {Promise<void> | null} */ #first = null;
-  #pace = new Pace(() => this.#read(), PACE, BURST);
+  #pace = new Pace(() => this.#read(), PACE);
 
   /**
    * @param {import("./api.js").Api} api

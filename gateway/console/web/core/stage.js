@@ -4,9 +4,8 @@ import {aborted} from "./api.js";
 import {Pace} from "./pace.js";
 import {asProblem} from "./problem.js";
 
-/** The least milliseconds between two readings of a page that the log has changed, and how many may follow without it. */
-const PACE = 300;
-const BURST = 3;
+/** The least milliseconds between two readings of a page that the log has changed. */
+const PACE = 250;
 /** How many events a reading may miss; after more, the page is read again. */
 const MOST = 1000;
 
@@ -30,7 +29,7 @@ export class Stage {
   #address = "";
   /** The events since the present reading began: what it read may be older than they are. @type {LogEvent[] | null} */
   #since = null;
-  #pace = new Pace(() => this.read(), PACE, BURST);
+  #pace = new Pace(() => this.read(), PACE);
 
   /**
    * @param {object} about

@@ -30,8 +30,11 @@ export class Flow {
    */
   take(items) {
     const seen = this.items[0]?.position ?? 0;
+    const read = items[0]?.position ?? 0;
+    const later = (/** @type {Item[]} */ those) => those.filter(({position}) => position > read);
     if (!this.#holds || seen === 0) {
-      this.items = items;
+      // What has come since the reading began stays.
+      this.items = [...later(this.#waiting), ...later(this.items), ...items].slice(0, this.most);
       this.#waiting = [];
       this.#count = 0;
       return;
@@ -39,8 +42,8 @@ export class Flow {
     const known = this.newest;
     const words = new Map(items.map(item => [item.position, item]));
     this.items = this.items.map(item => words.get(item.position) ?? item);
-    this.#waiting = items.filter(({position}) => position > seen);
-    this.#count = Math.max(this.#waiting.length, this.#count + items.filter(({position}) => position > known).length);
+    this.#count += items.filter(({position}) => position > known).length;
+    this.#waiting = [...later(this.#waiting), ...items.filter(({position}) => position > seen)].slice(0, this.most);
   }
 
   /** @param {Item} item a new event */
