@@ -146,7 +146,7 @@ class _Call:
                 if position is None:
                     position = self._gateway.position.value
                 headers.append((b"nebula-position", b"%d" % position))
-            headers.extend(self._gateway.headers.missing(headers))
+            headers.extend(self._gateway.headers.missing(headers, of_session="nebula.session" in self._scope))
             seconds = time.perf_counter() - self._started
             self._gateway.metrics.answered(self._scope["nebula.route"], message.get("status", 101), seconds)
         await self._send(message)

@@ -7,7 +7,6 @@ import json
 import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -49,12 +48,16 @@ class Seal:
 
 
 def value_of(cookies: str | None, name: str) -> str | None:
-    """The value of one cookie in a `Cookie` header. Raises ValueError for a header that cannot be read."""
-    try:
-        found = SimpleCookie(cookies or "").get(name)
-    except CookieError as error:
-        raise ValueError("these are no cookies") from error
-    return found.value if found is not None and found.value else None
+    """The value of one cookie in a `Cookie` header; None without it.
+
+    Raises ValueError for a header with two of this name. Then one is of another site below the same domain, or of
+    another port of the same host, and nothing tells which.
+    """
+    parts = (part.partition("=") for part in (cookies or "").split(";"))
+    found = [value.strip() for given, _, value in parts if given.strip() == name]
+    if len(found) > 1:
+        raise ValueError(f"there are {len(found)} cookies {name}")
+    return (found[0] or None) if found else None
 
 
 def set_cookie(name: str, value: str, seconds: int, *, site: str, tls: bool) -> str:

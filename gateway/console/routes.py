@@ -21,6 +21,8 @@ from runtime import logs
 log = logs.get(__name__)
 
 METHODS = ("GET", "HEAD")
+#: With this header a browser reads a service worker, which would answer for the gateway from then on. There is none.
+SERVICE_WORKER = b"service-worker"
 #: A year, in seconds.
 FOR_EVER = "public, max-age=31536000, immutable"
 
@@ -54,6 +56,8 @@ class Console:
         scope["nebula.route"] = "GET /console"
         if scope["method"] not in METHODS:
             raise problems.method_not_allowed(METHODS)
+        if SERVICE_WORKER in (name for name, _ in scope["headers"]):
+            raise HTTPException(404)
         path: str = scope["path"]
         if path.startswith(f"{shell.FILES}/") or path == shell.FILES:
             headers = {"Cache-Control": FOR_EVER, "Content-Security-Policy": shell.OF_FILES}

@@ -18,6 +18,8 @@ ALWAYS: tuple[Header, ...] = (
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cache-control", b"private, no-cache"),
 )
+#: The button "back" shows an answer that is stored, also after its reader has signed out.
+NOT_STORED: Header = (b"cache-control", b"no-store")
 #: Two years: a browser then calls this host by TLS only.
 WITH_TLS: Header = (b"strict-transport-security", b"max-age=63072000")
 
@@ -28,8 +30,13 @@ class SecurityHeaders:
 
     tls: bool = False
 
-    def missing(self, given: Iterable[Header]) -> list[Header]:
-        """The headers that an answer does not have yet. A header of the answer itself is kept."""
+    def missing(self, given: Iterable[Header], *, of_session: bool = False) -> list[Header]:
+        """The headers that an answer does not have yet. A header of the answer itself is kept.
+
+        `of_session`: it answers a call with the cookie of a session, so the browser must not store it.
+        """
         names = {name.lower() for name, _ in given}
         every = (*ALWAYS, WITH_TLS) if self.tls else ALWAYS
+        if of_session:
+            every = (NOT_STORED, *(header for header in every if header[0] != NOT_STORED[0]))
         return [header for header in every if header[0] not in names]

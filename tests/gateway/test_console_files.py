@@ -145,6 +145,10 @@ async def test_nothing_else_is_served(site: tuple[Gateway, httpx.AsyncClient]) -
         answer = await http.send(request)
         assert (answer.status_code, answer.json()["code"]) == (404, "no_such_route"), path
     assert (await http.get(f"{at}/vendor/uplot/dist/uPlot.esm.js")).status_code == 200
+    worker = {"Service-Worker": "script", "Sec-Fetch-Dest": "serviceworker"}
+    assert (await http.get(f"{at}/core/live-worker.js")).status_code == 200
+    for path in ("/", "/console/", f"{at}/core/live-worker.js"):
+        assert (await http.get(path, headers=worker)).status_code == 404, "there is no service worker"
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
         answer = await http.request(method, "/console/")
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")

@@ -65,6 +65,16 @@ def test_only_a_cookie_of_this_key_that_has_not_ended_is_a_session() -> None:
     assert sessions.offered(cookie) is None
 
 
+def test_two_cookies_are_no_session() -> None:
+    """Another site below the same domain, or on another port of the same host, has put its own beside ours."""
+    sessions = Sessions(KEY)
+    ours, theirs = (cookie_of(sessions.begin(token)[1]) for token in (TOKEN, "theirs"))
+    for both in (f"{ours}; {theirs}", f"{theirs}; {ours}", f"{ours};{ours}", f"{ours}; nebula-session="):
+        assert sessions.offered(both) is None
+    session = sessions.offered(f'quoted="; {ours}; other="; x-nebula-session=1; nebula-session2=2')
+    assert session is not None and session.token == TOKEN, "no other cookie hides it"
+
+
 def test_a_session_ends_no_later_than_its_token() -> None:
     clock = Clock()
     session, header = Sessions(KEY, now=clock).begin(TOKEN, ends=clock.now + 60)
@@ -130,6 +140,8 @@ async def test_a_browser_works_with_a_cookie_and_a_proof(browser: tuple[Gateway,
     made = await http.post("/v1/tags", json=tag, headers=proof)
     assert (made.status_code, made.json()["operation"]["actor"]) == (202, "alice")
 
+    for path in ("/v1/projects", "/v1/projects/none", "/v1/me", "/v1/session"):
+        assert (await http.get(path)).headers["cache-control"] == "no-store", "it is not kept after the session"
     cookie = http.cookies["nebula-session"]
     ended = await http.delete("/v1/session", headers=proof)
     assert ended.status_code == 200
