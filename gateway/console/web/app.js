@@ -18,7 +18,7 @@ import {frame} from "./parts/frame.js";
 import {help} from "./parts/palette.js";
 import {search} from "./parts/search.js";
 import {stepped} from "./parts/slider-model.js";
-import {say} from "./parts/toast.js";
+import {say, silence} from "./parts/toast.js";
 
 /** @typedef {import("./core/me.js").Me} Me */
 
@@ -116,6 +116,7 @@ class App {
   /** The session has ended, here or elsewhere. @param {Problem} problem */
   lost(problem) {
     closeAll();
+    silence();
     this.me = null;
     this.words = problem.detail;
     this.api.begun(null);

@@ -3,6 +3,8 @@
 import {html, icon, nothing, render} from "../core/html.js";
 
 let dialogs = 0;
+/** What closes each dialogue that is open. @type {Set<() => void>} */
+const opened = new Set();
 
 /**
  * @typedef {object} Dialog
@@ -33,6 +35,7 @@ export function open(title, view, {wide = false, sheet = false, mayClose = () =>
         if (element.isConnected) draw();
       },
       close: result => {
+        opened.delete(dialog.close);
         element.close();
         element.remove();
         if (before instanceof HTMLElement && before.isConnected) before.focus();
@@ -54,6 +57,7 @@ export function open(title, view, {wide = false, sheet = false, mayClose = () =>
       event.preventDefault();
       if (mayClose()) dialog.close();
     });
+    opened.add(dialog.close);
     draw();
     element.showModal();
     const first = element.querySelector("[autofocus]") ?? element.querySelector(".dialog-body input, .dialog-body select, .dialog-body textarea");
@@ -61,7 +65,7 @@ export function open(title, view, {wide = false, sheet = false, mayClose = () =>
   });
 }
 
-/** Close what is open: the page has changed. */
+/** Close all of them, also one that still waits or shows a secret: its user has signed out. */
 export function closeAll() {
-  for (const element of document.querySelectorAll("dialog[open]")) element.dispatchEvent(new Event("cancel", {cancelable: true}));
+  for (const close of [...opened]) close();
 }

@@ -148,7 +148,8 @@ function page(app) {
   const {entry, page: module, context, data, problem, loading, present} = stage.shown;
   if (entry === null) {
     if (!loading && context === null) return nothing;
-    return empty("No page has this address", "It may have been mistyped.", html`<a class="button" href=${to("/")}>Overview</a>`);
+    document.title = "No such page · Nebula";
+    return html`<h1 class="unseen">No such page</h1>${empty("No page has this address", "It may have been mistyped.", html`<a class="button" href=${to("/")}>Overview</a>`)}`;
   }
   document.title = `${module?.title?.(/** @type {Context} */ (context), /** @type {never} */ (data)) ?? entry.title} · Nebula`;
   const again = html`<button @click=${() => app.retry()}>Try again</button>`;

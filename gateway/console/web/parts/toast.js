@@ -43,6 +43,12 @@ export function say(words, look = "good", link) {
   setTimeout(() => element.remove_(toast), SECONDS * 1000 * (look === "bad" ? 2 : 1));
 }
 
+/** Take all messages away: their reader has signed out. */
+export function silence() {
+  const element = /** @type {Toasts | null} */ (document.querySelector("nb-toasts"));
+  if (element) element.model = [];
+}
+
 /**
  * Show what was refused, where there is no better place for it.
  * @param {unknown} error
