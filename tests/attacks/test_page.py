@@ -6,6 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 NAMED = set(re.findall(r"`(tests/[a-z0-9_/]+\.py)::(test_\w+)`", (ROOT / "docs" / "attackers.md").read_text()))
+#: The files of tests of attacks in browsers.
+IN_BROWSERS = ("attacks", "other_sites", "sessions_in_browser", "guessed_addresses")
 #: Tests of attacks that show that others can fail, or that belong to another one.
 BESIDE = {
     ("tests/attacks/test_frames.py", "test_without_filters_all_of_it_arrives"),
@@ -34,6 +36,7 @@ def test_each_named_test_exists() -> None:
 
 def test_each_test_of_an_attack_is_named() -> None:
     files = set(Path(__file__).parent.glob("test_*.py")) - {Path(__file__)}
+    files |= {ROOT / "tests" / "console" / f"test_{name}.py" for name in IN_BROWSERS}
     all_of_them = {(str(file.relative_to(ROOT)), name) for file in files for name in functions_of(file)}
     assert all_of_them - NAMED == BESIDE
 

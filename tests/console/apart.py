@@ -7,6 +7,7 @@ a SOCKS proxy, whose socket is in the namespace and whose process is not.
 
 import asyncio
 import ctypes
+import itertools
 import os
 import socket
 import subprocess
@@ -17,6 +18,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000
+#: A process may have several browsers, one after the other.
+NUMBERS = itertools.count()
 #: Answers of SOCKS version 5 (RFC 1928, section 6): connected, and refused.
 CONNECTED, REFUSED = (b"\x05" + code + b"\x00\x01" + bytes(6) for code in (b"\x00", b"\x05"))
 
@@ -27,7 +30,7 @@ async def apart(program: str) -> AsyncIterator[tuple[str, list[str]]]:
     if os.geteuid() != 0:
         yield program, []
         return
-    name = f"console-{os.getpid()}"
+    name = f"console-{os.getpid()}-{next(NUMBERS)}"
     await _ip("netns", "add", name)
     try:
         await _ip("-n", name, "link", "set", "lo", "up")
