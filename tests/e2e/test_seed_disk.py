@@ -16,6 +16,8 @@ from websockets.asyncio.client import connect
 
 from cli.local.image_build import ImageFile
 from runtime.local.libvirtd import Libvirt
+from tests.console.bed import browser, needs_browser
+from tests.e2e.at_the_page import PERSON, logs_in, reads_what_it_wrote, sees_it_boot, signed_in, types_at_the_display
 from tests.e2e.guests import Guest
 from tests.e2e.platform import platform
 from tests.e2e.test_boot import MARK, USER_DATA, image
@@ -44,7 +46,7 @@ async def guest(libvirt_qemu: Libvirt, image: ImageFile) -> AsyncIterator[Guest]
         source = {"id": "debian-12", "source": str(image.path), "sha256": image.sha256, "seed": "disk"}
         await up.succeed("POST", "/v1/images", source)
         size = {"vcpus": 1, "memory_mib": 512, "disk_gib": 4}
-        ways = {"watchdog": "poweroff", "restart_policy": "on-failure", "user_data": f"\ufeff{USER_DATA}"}
+        ways = {"watchdog": "poweroff", "restart_policy": "on-failure", "user_data": f"\ufeff{USER_DATA}{PERSON}"}
         made = await up.succeed("POST", VMS, {"name": "web-1", "image": "debian-12", **size, **ways})
         vm = made["vm"]["id"]
         yield Guest(up, f"{VMS}/{vm}", connection.lookupByUUIDString(vm))
@@ -73,6 +75,20 @@ async def at_its_console(guest: Guest) -> None:
 
 def shows(console: Path, text: str) -> bool:
     return text in console.read_text(errors="replace")
+
+
+@needs_browser
+async def test_a_person_at_its_page_sees_it_boot_and_logs_in(guest: Guest) -> None:
+    faults: list[str] = []
+    async with browser() as chromium:
+        page = await signed_in(chromium, guest, faults)
+        await sees_it_boot(page)
+        await logs_in(page, "web-1", guest)
+        await types_at_the_display(page)
+        await guest.agent_answers()
+        await reads_what_it_wrote(page, f"{MARK} on web-1")
+        await page.context.close()
+    assert faults == []
 
 
 async def test_a_stock_image_takes_its_seed_from_a_disk(guest: Guest) -> None:
