@@ -154,7 +154,7 @@ async def test_the_memory_of_all_roles_is_shared() -> None:
 
 
 async def test_a_few_creates_until_they_run() -> None:
-    found = await run.measure(vms=6, part=3, nodes=2)
+    found = await run.measure(vms=6, part=3, nodes=2, rest=1)
     assert found["running_per_second"] > 0 and found["raw_publishes_per_second"] > 0 and found["growth"] > 0
     assert found["cpu_ms_per_vm_by_role"].keys() == {*ROLES, "simulation", "nats", "postgres"}
 
