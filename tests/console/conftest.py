@@ -28,3 +28,14 @@ async def cloud(shared: Bed) -> AsyncIterator[Bed]:
     yield shared
     await shared.close()
     assert shared.faults == []
+
+
+@pytest.fixture
+async def tags(cloud: Bed) -> AsyncIterator[None]:
+    """Two tags, `blue` and `red`, while a test runs."""
+    for tag in ("blue", "red"):
+        await cloud.send("POST", "/v1/tags?wait=30s", {"name": tag})
+    yield
+    await cloud.clean()
+    for tag in ("blue", "red"):
+        await cloud.send("DELETE", f"/v1/tags/{tag}?wait=30s")

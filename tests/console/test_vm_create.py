@@ -4,7 +4,6 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,6 @@ OWN |= {
     "running_spec",
     "preparing",
 }
-
-
-@pytest.fixture
-async def tags(cloud: Bed) -> AsyncIterator[None]:
-    for tag in ("blue", "red"):
-        await cloud.send("POST", "/v1/tags?wait=30s", {"name": tag})
-    yield
-    await cloud.clean()
-    for tag in ("blue", "red"):
-        await cloud.send("DELETE", f"/v1/tags/{tag}?wait=30s")
 
 
 async def opened(page: Page) -> Locator:

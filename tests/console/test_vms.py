@@ -1,7 +1,6 @@
 """The list of VMs in a browser: all projects, filters in the address, columns, many at the same time, keys, a phone."""
 
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -21,17 +20,6 @@ async def vm(cloud: Bed, name: str, project: str = "default", **more: object) ->
     made = await cloud.send("POST", f"/v1/projects/{project}/vms?wait=30s", body)
     assert made["operation"]["status"] == "succeeded", made
     return str(made["vm"]["id"])
-
-
-@pytest.fixture
-async def tags(cloud: Bed) -> AsyncIterator[None]:
-    """Two tags, `blue` and `red`, while a test runs."""
-    for tag in ("blue", "red"):
-        await cloud.send("POST", "/v1/tags?wait=30s", {"name": tag})
-    yield
-    await cloud.clean()
-    for tag in ("blue", "red"):
-        await cloud.send("DELETE", f"/v1/tags/{tag}?wait=30s")
 
 
 def names(page: Page) -> Any:
